@@ -1,0 +1,92 @@
+"""How wrong a prediction is, as one number, and how that number moves with the prediction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyqnn.tensor import Array, Function, Node, Tensor
+
+
+class CrossEntropy(Function):
+    """−Σᵢ ln softmax(xᵢ)[tᵢ] / n over the rows whose target counts."""
+
+    @staticmethod
+    def forward(ctx: Node, x: Array, *, targets: Array, ignore_index: int) -> Array:
+        counts = targets != ignore_index
+        n = max(int(counts.sum()), 1)
+        rows = np.arange(len(x))
+        wanted = np.where(counts, targets, 0)
+        shifted = x - x.max(axis=1, keepdims=True)  # (n, classes)
+        p = np.exp(shifted)
+        total = p.sum(axis=1, keepdims=True)
+        loss = (np.log(total[:, 0]) - shifted[rows, wanted]) * counts
+        p /= total
+        ctx.save(p, rows, wanted, counts, n)
+        return np.asarray(loss.sum(dtype=np.float64) / n, x.dtype)
+
+    @staticmethod
+    def backward(ctx: Node, grad: Array) -> Array:
+        p, rows, wanted, counts, n = ctx.saved
+        grad_x = p * (grad / n)
+        grad_x[rows, wanted] -= grad / n
+        if not counts.all():
+            grad_x[~counts] = 0
+        return grad_x
+
+
+class MSELoss(Function):
+    """Σ (x − t)² / n over all n elements."""
+
+    @staticmethod
+    def forward(ctx: Node, x: Array, target: Array) -> Array:
+        difference = x - target
+        ctx.save(difference)
+        return np.asarray(np.mean(difference * difference, dtype=np.float64), difference.dtype)
+
+    @staticmethod
+    def backward(ctx: Node, grad: Array) -> tuple[Array, Array | None]:
+        (difference,) = ctx.saved
+        grad_x = difference * (2 * grad / difference.size)
+        return grad_x, -grad_x if ctx.needs_input_grad[1] else None
+
+
+def cross_entropy(input: Tensor, target: Tensor | Array | Any, ignore_index: int = -100) -> Tensor:
+    """The mean over all targets of −ln softmax(input)[target], in nats; e to it is the perplexity.
+
+    input          logits: (N, classes), or (N, classes, d1, …) as PyTorch has it for sequences and images, or (classes,)
+    target         class numbers: (N,), (N, d1, …) or one number
+    ignore_index   targets of this value do not count
+
+    Raises ValueError for shapes that do not belong together and for class numbers out of range.
+
+    >>> cross_entropy(Tensor([[0.0, 0.0]]), np.array([1])).item()  # ln 2
+    0.6931471824645996
+    """
+    targets = np.asarray(target.data if isinstance(target, Tensor) else target)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy wants class numbers (integers) as target, got {targets.dtype}")
+    classes = input.shape[0] if input.ndim == 1 else input.shape[1]
+    expected = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
+    if targets.shape != expected:
+        raise ValueError(f"input of shape {input.shape} wants a target of shape {expected}, got {targets.shape}")
+    bad = (targets != ignore_index) & ((targets < 0) | (targets >= classes))
+    if bad.any():
+        raise ValueError(f"target {int(targets[bad].flat[0])} is no class: the input has classes 0 … {classes - 1}")
+    if input.ndim == 1:
+        input = input.reshape(1, classes)
+    elif input.ndim > 2:
+        input = input.permute(0, *range(2, input.ndim), 1).reshape(-1, classes)  # (N, C, d) -> (N·d, C)
+    return CrossEntropy.apply(input, targets=targets.reshape(-1), ignore_index=ignore_index)
+
+
+def mse_loss(input: Tensor, target: Tensor | Array) -> Tensor:
+    """The mean of (input − target)² over all elements; both of one shape.
+
+    >>> mse_loss(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
+    2.0
+    """
+    if input.shape != np.shape(target.data if isinstance(target, Tensor) else target):
+        raise ValueError(f"input and target have one shape, got {input.shape} and {np.shape(target)}")
+    return MSELoss.apply(input, target)
