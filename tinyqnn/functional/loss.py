@@ -55,7 +55,7 @@ class MSELoss(Function):
 def cross_entropy(input: Tensor, target: Tensor | Array | Any, ignore_index: int = -100) -> Tensor:
     """The mean over all targets of −ln softmax(input)[target], in nats; e to it is the perplexity.
 
-    input          logits: (N, classes), or (N, classes, d1, …) as PyTorch has it for sequences and images, or (classes,)
+    input          logits: (N, classes), or (N, classes, d1, …) for sequences and images, or (classes,)
     target         class numbers: (N,), (N, d1, …) or one number
     ignore_index   targets of this value do not count
 

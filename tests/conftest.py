@@ -1,0 +1,35 @@
+"""What all tests share: profiles for generated tests, seeds, and a guard against leaked state."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tinyqnn as tq
+from tinyqnn.tensor import _State
+
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("quick", max_examples=25, derandomize=True, **_common)
+settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, database=None, **_common)
+settings.register_profile("intense", max_examples=5000, print_blob=True, **_common)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "quick"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator that is the same in every run."""
+    return np.random.default_rng(20260101)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks():
+    """Every test starts from one seed and leaves global switches as it found them."""
+    tq.manual_seed(0)
+    settings_before = np.geterr()
+    yield
+    assert _State.recording, "a test left recording switched off"
+    assert _State.observers == (), "a test left an observer behind"
+    assert np.geterr() == settings_before, "a test left NumPy's error settings changed"

@@ -1,0 +1,50 @@
+"""Free functions on tensors, under the names that PyTorch's `torch.nn.functional` gives them."""
+
+from tinyqnn.functional.activation import (
+    abs,
+    clip,
+    exp,
+    gumbel_softmax,
+    log,
+    log_softmax,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from tinyqnn.functional.conv import conv2d, linear
+from tinyqnn.functional.dropout import dropout
+from tinyqnn.functional.embedding import embedding
+from tinyqnn.functional.loss import cross_entropy, mse_loss
+from tinyqnn.functional.norm import batch_norm
+from tinyqnn.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from tinyqnn.functional.recurrent import lstm
+from tinyqnn.functional.shape import concat, flatten, pad, stack
+
+__all__ = [
+    "abs",
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "clip",
+    "concat",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "exp",
+    "flatten",
+    "gumbel_softmax",
+    "linear",
+    "log",
+    "log_softmax",
+    "lstm",
+    "max_pool2d",
+    "mse_loss",
+    "pad",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "stack",
+    "tanh",
+]

@@ -1,0 +1,146 @@
+"""Convolution and its flat relative, the linear layer: every output is a weighted sum of a patch of the input.
+
+The loops themselves live in `tinyqnn.kernels`: `kernels/reference.py` is the version to read.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from tinyqnn.kernels import conv as kernels_conv
+from tinyqnn.kernels import gemm
+from tinyqnn.tensor import Array, Function, Node, Tensor
+
+Size = Union[int, tuple[int, int]]
+
+
+def pair(value: Size, name: str) -> tuple[int, int]:
+    """One number means the same for height and width.
+
+    >>> pair(3, "stride")
+    (3, 3)
+    """
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) != 2 or not all(isinstance(item, int) for item in both):
+        raise ValueError(f"{name} is a whole number or a pair (height, width), got {value!r}")
+    return both
+
+
+class Linear(Function):
+    """y = x Wᵀ + b."""
+
+    @staticmethod
+    def forward(ctx: Node, x: Array, weight: Array, bias: Array | None) -> Array:
+        rows = x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
+        ctx.save(rows, weight, x.shape)
+        y = gemm.matmul(rows, weight.T)
+        if bias is not None:
+            y += bias
+        return y.reshape(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
+        rows, weight, shape = ctx.saved
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        grad = grad.reshape(-1, grad.shape[-1])
+        grad_x = gemm.matmul(grad, weight).reshape(shape) if need_x else None
+        grad_weight = gemm.matmul(grad.T, rows) if need_weight else None
+        return grad_x, grad_weight, grad.sum(axis=0) if need_bias else None
+
+
+class Conv2d(Function):
+    """y[n, o, i, j] = b[o] + Σ over c, u, v of w[o, c, u, v] · x[n, c, i·stride + u·dilation − padding, …]."""
+
+    @staticmethod
+    def forward(
+        ctx: Node,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        *,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        groups: int,
+    ) -> Array:
+        window = (stride, padding, dilation, groups)
+        ctx.save(x, weight, window)
+        return kernels_conv.conv2d(x, weight, bias, *window)
+
+    @staticmethod
+    def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
+        x, weight, window = ctx.saved
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        grad_x = kernels_conv.conv2d_grad_input(grad, weight, x.shape, *window) if need_x else None
+        grad_weight = kernels_conv.conv2d_grad_weight(grad, x, weight.shape, *window) if need_weight else None
+        return grad_x, grad_weight, grad.sum(axis=(0, 2, 3)) if need_bias else None
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b.
+
+    input    (…, in_features)
+    weight   (out_features, in_features)
+    bias     (out_features,) or None
+    result   (…, out_features)
+
+    >>> linear(Tensor([[1.0, 2.0]]), Tensor([[3.0, 4.0]]), Tensor([0.5])).data.tolist()
+    [[11.5]]
+    """
+    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: the input's last axis must be the weight's second, got {input.shape} and {weight.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: the bias has one number an output, expected {weight.shape[:1]}, got {bias.shape}")
+    return Linear.apply(input, weight, bias)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The 2-D cross-correlation that is called convolution.
+
+    input    (N, in_channels, H, W)
+    weight   (out_channels, in_channels / groups, kh, kw)
+    bias     (out_channels,) or None
+    result   (N, out_channels, H', W') with H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1
+
+    `groups` splits the channels into groups that do not see each other; groups = in_channels is depthwise convolution.
+
+    >>> image = Tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    >>> conv2d(image, Tensor([[[[1.0, 1.0], [1.0, 1.0]]]])).item()
+    10.0
+    """
+    if input.ndim != 4 or weight.ndim != 4:
+        raise ValueError(
+            f"conv2d wants input (N, C, H, W), weight (out, C / groups, kh, kw), got {input.shape}, {weight.shape}"
+        )
+    out_channels, in_per_group, kh, kw = weight.shape
+    if groups < 1 or input.shape[1] != in_per_group * groups or out_channels % groups:
+        raise ValueError(
+            f"conv2d: {input.shape[1]} input channels in {groups} groups do not fit a weight of shape {weight.shape}; "
+            f"the weight asks for {in_per_group} × groups channels, and groups must divide {out_channels}"
+        )
+    if bias is not None and bias.shape != (out_channels,):
+        raise ValueError(
+            f"conv2d: the bias has one number an output channel, expected ({out_channels},), got {bias.shape}"
+        )
+    stride, padding, dilation = pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation")
+    if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"conv2d: stride and dilation are 1 or more, padding 0 or more, got {stride}, {dilation}, {padding}"
+        )
+    for axis, (size, kernel) in enumerate(zip(input.shape[2:], (kh, kw))):
+        if size + 2 * padding[axis] < dilation[axis] * (kernel - 1) + 1:
+            raise ValueError(
+                f"conv2d: the kernel {(kh, kw)} with dilation {dilation} is larger than the padded input "
+                f"{input.shape[2:]} + 2·{padding}"
+            )
+    return Conv2d.apply(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)

@@ -1,0 +1,138 @@
+"""LSTM: a state that is carried from word to word, and four gates that say what to keep, to add and to show.
+
+    i = σ(W_ii x + b_ii + W_hi h + b_hi)      what to let in
+    f = σ(W_if x + b_if + W_hf h + b_hf)      what to keep
+    g = tanh(W_ig x + b_ig + W_hg h + b_hg)   what is offered
+    o = σ(W_io x + b_io + W_ho h + b_ho)      what to show
+    c ← f · c + i · g
+    h ← o · tanh(c)
+
+The four gates are rows of one matrix, in the order i, f, g, o, as in PyTorch (ONNX orders them i, o, f, c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyqnn.functional.dropout import dropout as _dropout
+from tinyqnn.functional.shape import stack
+from tinyqnn.kernels import gemm
+from tinyqnn.tensor import Array, Function, Node, Tensor
+
+
+def _sigmoid(x: Array) -> Array:
+    """σ(x) = (1 + tanh(x/2)) / 2: no overflow, one call."""
+    return np.tanh(x * 0.5) * 0.5 + 0.5
+
+
+class LSTMLayer(Function):
+    """One layer over the whole sequence, as one operation."""
+
+    @staticmethod
+    def forward(
+        ctx: Node,
+        x: Array,
+        h0: Array,
+        c0: Array,
+        weight_ih: Array,
+        weight_hh: Array,
+        bias_ih: Array | None,
+        bias_hh: Array | None,
+    ) -> tuple[Array, Array, Array]:
+        steps, batch, _ = x.shape
+        hidden = weight_hh.shape[1]
+        # The inputs are all known: one product for all steps. (T, N, in) -> (T, N, 4·hidden)
+        gates = gemm.matmul(x.reshape(steps * batch, -1), weight_ih.T).reshape(steps, batch, 4 * hidden)
+        if bias_ih is not None and bias_hh is not None:
+            gates += bias_ih + bias_hh
+        outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
+        outputs[0], cells[0] = h0, c0
+        for t in range(steps):
+            a = gates[t]
+            a += gemm.matmul(outputs[t], weight_hh.T)
+            a[:, : 2 * hidden] = _sigmoid(a[:, : 2 * hidden])
+            a[:, 2 * hidden : 3 * hidden] = np.tanh(a[:, 2 * hidden : 3 * hidden])
+            a[:, 3 * hidden :] = _sigmoid(a[:, 3 * hidden :])
+            i, f, g, o = np.split(a, 4, axis=1)
+            np.multiply(f, cells[t], out=cells[t + 1])
+            cells[t + 1] += i * g
+            np.multiply(o, np.tanh(cells[t + 1]), out=outputs[t + 1])
+        ctx.save(x, weight_ih, weight_hh, gates, outputs, cells)
+        return outputs[1:], outputs[-1].copy(), cells[-1].copy()
+
+    @staticmethod
+    def backward(ctx: Node, grad_y: Array, grad_h: Array, grad_c: Array) -> tuple[Array | None, ...]:
+        x, weight_ih, weight_hh, gates, outputs, cells = ctx.saved
+        steps, batch, hidden = grad_y.shape
+        grad_gates = np.empty_like(gates)
+        grad_h = grad_h.copy()
+        for t in reversed(range(steps)):
+            i, f, g, o = np.split(gates[t], 4, axis=1)
+            grad_h += grad_y[t]
+            tanh_c = np.tanh(cells[t + 1])
+            grad_c = grad_c + grad_h * o * (1 - tanh_c * tanh_c)
+            grad_i, grad_f, grad_g, grad_o = np.split(grad_gates[t], 4, axis=1)
+            np.multiply(grad_c * g, i * (1 - i), out=grad_i)
+            np.multiply(grad_c * cells[t], f * (1 - f), out=grad_f)
+            np.multiply(grad_c * i, 1 - g * g, out=grad_g)
+            np.multiply(grad_h * tanh_c, o * (1 - o), out=grad_o)
+            grad_h = gemm.matmul(grad_gates[t], weight_hh)
+            grad_c = grad_c * f
+        flat = grad_gates.reshape(steps * batch, 4 * hidden)
+        need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad
+        grad_x = gemm.matmul(flat, weight_ih).reshape(x.shape) if need_x else None
+        grad_ih = gemm.matmul(flat.T, x.reshape(steps * batch, -1)) if need_ih else None
+        grad_hh = gemm.matmul(flat.T, outputs[:-1].reshape(steps * batch, hidden)) if need_hh else None
+        bias = flat.sum(axis=0) if any(need_bias) else None
+        return grad_x, grad_h, grad_c, grad_ih, grad_hh, bias, None if bias is None else bias.copy()
+
+
+def lstm(
+    input: Tensor,
+    weights: Sequence[tuple[Tensor, Tensor, Tensor | None, Tensor | None]],
+    hx: tuple[Tensor, Tensor] | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: np.random.Generator | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Run one or more LSTM layers over a sequence.
+
+    input     (T, N, in): time first
+    weights   for each layer (weight_ih (4·hidden, in), weight_hh (4·hidden, hidden), bias_ih, bias_hh), the biases
+              (4·hidden,) or None; a layer's input is the output of the layer before
+    hx        the initial state (h0, c0), each (layers, N, hidden); zeros if None
+    dropout   between the layers, in training
+    result    output (T, N, hidden) of the last layer, and (h, c) after the last step, each (layers, N, hidden)
+
+    >>> w = [(Tensor(np.zeros((4, 2))), Tensor(np.zeros((4, 1))), None, None)]
+    >>> output, (h, c) = lstm(Tensor(np.ones((3, 5, 2))), w)
+    >>> output.shape, h.shape
+    ((3, 5, 1), (1, 5, 1))
+    """
+    if input.ndim != 3:
+        raise ValueError(f"lstm wants an input (T, N, features), got {input.shape}")
+    finals: list[tuple[Tensor, Tensor]] = []
+    for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(weights):
+        hidden = weight_hh.shape[1]
+        if weight_ih.shape != (4 * hidden, input.shape[2]):
+            raise ValueError(
+                f"lstm layer {layer}: expected weight_ih of shape {(4 * hidden, input.shape[2])} for an input of "
+                f"{input.shape[2]} features, got {weight_ih.shape}"
+            )
+        if hx is None:
+            zeros = np.zeros((input.shape[1], hidden), input.dtype)
+            h0, c0 = Tensor(zeros), Tensor(zeros)
+        else:
+            if hx[0].shape != (len(weights), input.shape[1], hidden) or hx[1].shape != hx[0].shape:
+                raise ValueError(
+                    f"lstm: the initial state is (layers, N, hidden) = {(len(weights), input.shape[1], hidden)}, "
+                    f"got {hx[0].shape} and {hx[1].shape}"
+                )
+            h0, c0 = hx[0][layer], hx[1][layer]
+        if layer and dropout:
+            input = _dropout(input, dropout, training, rng)
+        input, h, c = LSTMLayer.apply(input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+        finals.append((h, c))
+    return input, (stack([h for h, _ in finals]), stack([c for _, c in finals]))
