@@ -1,0 +1,270 @@
+"""How long does a training step take, here and in PyTorch on the same cores?
+
+    tinyqnn bench training              our step times, split by operation
+    tinyqnn bench training --vs torch   and PyTorch's, side by side
+
+Each engine runs in a process of its own, and the two take turns step by step, so that neither the other's threads nor
+a busy minute of the machine count for one side only.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from tinyqnn import functional as F
+from tinyqnn import models, optim
+from tinyqnn.tensor import Array, Observer, Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a batch for it."""
+
+    name: str
+    title: str
+    model: str
+    batch: tuple[int, ...]  # shape of the input
+    classes: int
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("resnet20", "ResNet-20, 16 wide, batch 128", "resnet20-16", (128, 3, 32, 32), 10),
+        Case("vgg", "VGG-like, 64 wide, batch 64", "vgg-64", (64, 3, 32, 32), 10),
+        Case("lstm", "LSTM 300, 10,000 words, batch 20 × 35", "lstm-300", (35, 20), 10_000),
+        Case("fcdnn", "FCDNN 128-8, batch 100", "fcdnn-128-8", (100, 2), 2),
+    )
+}
+
+
+@dataclass
+class Measured:
+    """Seconds of every step of one engine, and the most memory its process ever held."""
+
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+class Profiler(Observer):
+    """Adds up, by operation, the seconds of forward and of backward.
+
+    >>> with Profiler() as profiler:
+    ...     y = Tensor([1.0]) + 1.0
+    >>> list(profiler.forward)
+    ['Add']
+    """
+
+    def __init__(self) -> None:
+        self.forward: dict[str, float] = {}
+        self.backward: dict[str, float] = {}
+
+    def on_forward(self, function: Any, args: Any, options: Any, outputs: Any, seconds: float) -> None:
+        self.forward[function.__name__] = self.forward.get(function.__name__, 0.0) + seconds
+
+    def on_backward(self, function: Any, grads: Any, seconds: float) -> None:
+        self.backward[function.__name__] = self.backward.get(function.__name__, 0.0) + seconds
+
+
+def our_step(case: Case) -> Callable[[], float]:
+    """A function that trains our network for one step and returns the loss."""
+    rng = np.random.default_rng(0)
+    model = models.create(case.model, 3, case.classes, rng=rng)
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x, y = _batch(case)
+
+    def step() -> float:
+        logits = model(Tensor(x))
+        if isinstance(logits, tuple):  # a language model returns its state as well
+            logits = logits[0].reshape(-1, case.classes)
+        loss = F.cross_entropy(logits, y)
+        model.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def _batch(case: Case) -> tuple[Array, Array]:
+    """Random input, images channels-last in memory, and labels."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(case.classes, size=int(np.prod(case.batch)) if case.name == "lstm" else case.batch[0])
+    if case.name == "lstm":
+        return rng.integers(case.classes, size=case.batch), labels
+    x = rng.standard_normal(case.batch, dtype=np.float32)
+    if x.ndim == 4:
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return x, labels
+
+
+def torch_step(case: Case, channels_last: bool = False) -> Callable[[], float]:
+    """The same network, batch and update in PyTorch."""
+    import torch
+
+    torch.manual_seed(0)
+    model: Any = _torch_model(case)
+    x, y = (torch.from_numpy(np.ascontiguousarray(array)) for array in _batch(case))
+    if channels_last:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step() -> float:
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, case.classes), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+def _torch_model(case: Case) -> Any:
+    """Our network once more, in PyTorch's layers."""
+    from torch import nn as tnn
+
+    def conv(n: int, m: int, kernel: int, stride: int = 1) -> list[Any]:
+        return [tnn.Conv2d(n, m, kernel, stride, kernel // 2, bias=False), tnn.BatchNorm2d(m)]
+
+    class Block(tnn.Module):
+        def __init__(self, n: int, m: int, stride: int) -> None:
+            super().__init__()
+            self.body = tnn.Sequential(*conv(n, m, 3, stride), tnn.ReLU(), *conv(m, m, 3))
+            self.shortcut = tnn.Sequential(*conv(n, m, 1, stride)) if n != m else tnn.Identity()
+
+        def forward(self, x: Any) -> Any:
+            return tnn.functional.relu(self.body(x) + self.shortcut(x))
+
+    class Words(tnn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.lstm = tnn.Embedding(case.classes, 300), tnn.LSTM(300, 300)
+            self.decoder = tnn.Linear(300, case.classes)
+
+        def forward(self, x: Any) -> Any:
+            return self.decoder(self.lstm(self.embedding(x))[0])
+
+    if case.name == "resnet20":
+        layers = [*conv(3, 16, 3), tnn.ReLU()]
+        for n, m in ((16, 16), (16, 32), (32, 64)):
+            layers += [Block(n, m, m // n)] + [Block(m, m, 1) for _ in range(2)]
+        return tnn.Sequential(*layers, tnn.AdaptiveAvgPool2d(1), tnn.Flatten(), tnn.Linear(64, case.classes))
+    if case.name == "vgg":
+        layers = []
+        for index, (n, m) in enumerate(((3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256))):
+            layers += [*conv(n, m, 3), tnn.ReLU()] + [tnn.MaxPool2d(2)] * (index % 2)
+        layers += [tnn.Flatten(), tnn.Linear(4096, 1024, bias=False), tnn.BatchNorm1d(1024), tnn.ReLU()]
+        return tnn.Sequential(*layers, tnn.Dropout(0.5), tnn.Linear(1024, case.classes))
+    if case.name == "lstm":
+        return Words()
+    sizes = [case.batch[1]] + [128] * 7
+    hidden = [layer for n, m in pairwise(sizes) for layer in (tnn.Linear(n, m), tnn.ReLU())]
+    return tnn.Sequential(*hidden, tnn.Linear(128, case.classes))
+
+
+def _serve(engine: str, name: str, threads: int, wire: Connection) -> None:
+    """In a process of its own: make a step of `engine`, then run as many as are asked for and send back the times."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if engine == "tinyqnn":
+        step = our_step(CASES[name])
+    else:
+        import torch
+
+        torch.set_num_threads(threads)
+        step = torch_step(CASES[name], channels_last=engine.endswith("channels-last"))
+    started = time.perf_counter()
+    step()
+    wire.send(time.perf_counter() - started)
+    for steps in iter(wire.recv, 0):
+        seconds = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - started)
+        wire.send(seconds)
+    unit = 1 if sys.platform == "darwin" else 1024
+    wire.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def measure(name: str, engines: tuple[str, ...], threads: int = 2, rounds: int = 8) -> dict[str, Measured]:
+    """Let the engines take turns for `rounds` rounds; each turn lasts about a fifth of a second."""
+    context = multiprocessing.get_context("spawn")
+    wires, processes = {}, []
+    for engine in engines:
+        wires[engine], theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(engine, name, threads, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        processes.append(process)
+    for wire in wires.values():
+        wire.recv()  # the first step, with all that is compiled in it
+    steps = {}
+    for engine, wire in wires.items():  # warm up, and see how many steps make a turn
+        wire.send(3)
+        steps[engine] = max(2, int(0.2 / min(wire.recv())))
+    results = {engine: Measured() for engine in engines}
+    for _ in range(rounds):
+        for engine, wire in wires.items():
+            wire.send(steps[engine])
+            results[engine].seconds += wire.recv()
+    for engine, wire in wires.items():
+        wire.send(0)
+        results[engine].peak_bytes = wire.recv()
+    for process in processes:
+        process.join()
+    return results
+
+
+def profile(name: str, steps: int = 5) -> Profiler:
+    """Where our step's time goes, by operation: the sums of `steps` steps after a warm-up."""
+    step = our_step(CASES[name])
+    for _ in range(2):
+        step()
+    with Profiler() as profiler:
+        for _ in range(steps):
+            step()
+    return profiler
+
+
+def table(results: dict[str, dict[str, Measured]]) -> str:
+    """The step times, and ours divided by the best of PyTorch's."""
+    lines = [f"{'training step, median':<40} {'tinyqnn':>10} {'PyTorch':>10} {'ratio':>7} {'peak memory':>12}"]
+    for name, engines in results.items():
+        ours = engines["tinyqnn"]
+        others = [measured.median for engine, measured in engines.items() if engine != "tinyqnn"]
+        best, ratio = (f"{min(others) * 1e3:.2f} ms", f"{ours.median / min(others):.2f}") if others else ("–", "–")
+        memory = f"{ours.peak_bytes / 1e6:,.0f} MB"
+        lines.append(f"{CASES[name].title:<40} {ours.median * 1e3:>7.2f} ms {best:>10} {ratio:>7} {memory:>12}")
+    return "\n".join(lines)
+
+
+def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> dict[str, dict[str, Measured]]:
+    """Measure the named cases (`CASES`); with `vs_torch`, against PyTorch in both of its memory layouts."""
+    engines: tuple[str, ...] = ("tinyqnn",)
+    results = {}
+    for name in names:
+        if vs_torch:
+            images = len(CASES[name].batch) == 4
+            engines = ("tinyqnn", "torch") + (("torch channels-last",) if images else ())
+        results[name] = measure(name, engines, threads, rounds)
+    return results
+
+
+__all__ = ["CASES", "Case", "Measured", "Profiler", "measure", "our_step", "profile", "run", "table", "torch_step"]
