@@ -64,15 +64,18 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"call super().__init__() before setting attributes of {type(self).__name__}")
-        for kind in (self._parameters, self._modules, self._buffers):
-            kind.pop(name, None)
-        self.__dict__.pop(name, None)
+        home: dict[str, Any] = self.__dict__
         if isinstance(value, Parameter):
-            self._parameters[name] = value
+            home = self._parameters
         elif isinstance(value, Module):
-            self._modules[name] = value
-        else:
-            self.__dict__[name] = value
+            home = self._modules
+        elif name in self._buffers and isinstance(value, (np.ndarray, np.generic)):
+            home, value = self._buffers, np.asarray(value)
+        # Elsewhere the name is forgotten; where it stays, it keeps its place in the order.
+        for kind in (self._parameters, self._modules, self._buffers, self.__dict__):
+            if kind is not home:
+                kind.pop(name, None)
+        home[name] = value
 
     def __getattr__(self, name: str) -> Any:
         for kind in ("_parameters", "_modules", "_buffers"):
