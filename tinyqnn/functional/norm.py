@@ -28,9 +28,9 @@ class BatchNorm(Function):
         of_batch = training or running_mean is None or running_var is None
         if of_batch:
             n = x.size // x.shape[1]
-            mean = x.mean(axis=axes, dtype=x.dtype)
-            # Two passes: E[x²] − μ² would lose its digits where |μ| is much larger than σ.
-            var = np.square(x - mean.reshape(shape)).mean(axis=axes, dtype=x.dtype)
+            # Two passes, summed in float64: E[x²] − μ², and a float32 sum over many pixels, lose their digits where |μ| ≫ σ.
+            mean = x.mean(axis=axes, dtype=np.float64).astype(x.dtype)
+            var = np.square(x - mean.reshape(shape)).mean(axis=axes, dtype=np.float64).astype(x.dtype)
             if training and running_mean is not None and running_var is not None:
                 running_mean += momentum * (mean - running_mean)
                 running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
