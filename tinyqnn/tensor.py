@@ -222,24 +222,30 @@ def _run_backward(root: Node) -> None:
         for edge, grad in zip(node.edges, grads):
             if edge is not None and grad is not None:
                 _deliver(node, edge, grad, outputs_grads)
+                outputs_grads.append(grad)  # two arguments may be given one array
         node.free()
 
 
 def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, incoming: list[Array]) -> None:
     """Add a gradient to what the parent has. Never in place: `grad` may be shared, as in x + x."""
+    if not isinstance(grad, (np.ndarray, np.generic)):
+        name, kind = node.function.__name__, type(grad).__name__
+        raise TypeError(f"{name}.backward returned a {kind} as gradient; return NumPy arrays, None where there is none")
+    grad = np.asarray(grad)  # arithmetic on arrays without axes gives NumPy scalars
     shape, dtype = (edge.shape, edge.dtype) if isinstance(edge, Tensor) else (edge[0].shapes[edge[1]], edge[0].dtype)
     if grad.shape != shape:
         raise RuntimeError(
-            f"{node.function.__name__}.backward returned a gradient of shape {grad.shape}, the argument has shape {shape}"
+            f"{node.function.__name__}.backward returned a gradient of shape {grad.shape}, "
+            f"the argument has shape {shape}"
         )
     if grad.dtype != dtype:
         grad = grad.astype(dtype)
     if not isinstance(edge, Tensor):
         parent, index = edge
         before = parent.grads[index]
-        parent.grads[index] = grad if before is None else before + grad
+        parent.grads[index] = grad if before is None else np.asarray(before + grad)
     elif edge.grad is not None:
-        edge.grad = edge.grad + grad
+        edge.grad = np.asarray(edge.grad + grad)
     else:
         # A leaf keeps its gradient, and its owner may scale it in place: it must be nobody else's memory.
         shared = grad.base is not None or any(grad is other for other in (*incoming, *node.saved))
@@ -282,7 +288,8 @@ class Tensor:
         data = np.asarray(data, dtype)
         if data.dtype.char not in "fd" and data.dtype.kind not in "iub":
             raise TypeError(
-                f"a Tensor holds float32, float64, integers or booleans, got {data.dtype}; convert it with .astype(float)"
+                f"a Tensor holds float32, float64, integers or booleans, got {data.dtype}; "
+                "convert it with .astype(np.float32)"
             )
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(
@@ -312,7 +319,7 @@ class Tensor:
         if grad.shape != self.shape:
             raise ValueError(f"grad has shape {grad.shape}, the tensor has shape {self.shape}")
         if self._node is None:
-            self.grad = grad if self.grad is None else self.grad + grad
+            self.grad = grad if self.grad is None else np.asarray(self.grad + grad)
             return
         node, index = self._node
         if node.edges is not None:
@@ -566,7 +573,7 @@ class Pow(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, *, exponent: float) -> Array:
-        if isinstance(exponent, Tensor):
+        if not isinstance(exponent, (int, float, np.number)):
             raise TypeError("the exponent of ** is a number; for a tensor as exponent write (y * x.log()).exp()")
         ctx.save(x, exponent)
         return x**exponent
@@ -574,6 +581,8 @@ class Pow(Function):
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
         x, exponent = ctx.saved
+        if exponent == 0:  # x⁰ = 1 everywhere, at x = 0 too, where x⁻¹ is infinite
+            return np.zeros_like(grad)
         return grad * exponent * x ** (exponent - 1)
 
 
@@ -681,7 +690,7 @@ class Mean(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, *, axis: Axis, keepdims: bool) -> Array:
-        y = x.mean(axis=axis, keepdims=keepdims, dtype=x.dtype)
+        y = x.mean(axis=axis, keepdims=keepdims)
         ctx.save(axis, keepdims, x.shape, x.size // max(y.size, 1))
         return y
 
@@ -712,7 +721,10 @@ class Min(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, *, axis: Axis, keepdims: bool) -> Array:
-        return -Max.forward(ctx, -x, axis=axis, keepdims=keepdims)
+        bottom = x.min(axis=axis, keepdims=True)
+        winners = x == bottom
+        ctx.save(winners / winners.sum(axis=axis, keepdims=True, dtype=x.dtype), axis, keepdims)
+        return bottom if keepdims else x.min(axis=axis)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
@@ -738,8 +750,11 @@ class Flatten(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, *, start_dim: int, end_dim: int) -> Array:
+        axes = max(x.ndim, 1)
+        if not (-axes <= start_dim < axes and -axes <= end_dim < axes and start_dim % axes <= end_dim % axes):
+            raise ValueError(f"flatten: there are no axes {start_dim} to {end_dim} in an input of shape {x.shape}")
         ctx.save(x.shape)
-        start, end = start_dim % max(x.ndim, 1), end_dim % max(x.ndim, 1)
+        start, end = start_dim % axes, end_dim % axes
         # int() because the product over no axes is a float.
         return x.reshape((*x.shape[:start], int(np.prod(x.shape[start : end + 1])), *x.shape[end + 1 :]))
 

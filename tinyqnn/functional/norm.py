@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyqnn.kernels import channels
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
@@ -23,38 +24,35 @@ class BatchNorm(Function):
         momentum: float,
         eps: float,
     ) -> Array:
-        axes = (0, *range(2, x.ndim))  # all but the channels
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        of_batch = training or running_mean is None or running_var is None
-        if of_batch:
-            n = x.size // x.shape[1]
-            # Two passes, summed in float64: E[x²] − μ², and a float32 sum over many pixels, lose their digits where |μ| ≫ σ.
-            mean = x.mean(axis=axes, dtype=np.float64).astype(x.dtype)
-            var = np.square(x - mean.reshape(shape)).mean(axis=axes, dtype=np.float64).astype(x.dtype)
+        if training or running_mean is None or running_var is None:
+            mean, var = channels.moments(x)
             if training and running_mean is not None and running_var is not None:
+                n = x.size // x.shape[1]
                 running_mean += momentum * (mean - running_mean)
                 running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
         else:
-            mean, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)  # type: ignore[union-attr]
-        inv = 1 / np.sqrt(var + x.dtype.type(eps))
-        normal = (x - mean.reshape(shape)) * inv.reshape(shape)
-        ctx.save(normal, inv, weight, of_batch)
-        y = normal if weight is None else normal * weight.reshape(shape)
-        return y if bias is None else y + bias.reshape(shape)
+            mean, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)
+        inv = 1 / np.sqrt(var + x.dtype.type(eps))  # 1 / √(σ² + ε)
+        ctx.save(x, mean, inv, weight, training or running_mean is None)
+        return channels.affine(
+            x, mean, inv if weight is None else inv * weight, np.zeros_like(mean) if bias is None else bias
+        )
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
-        normal, inv, weight, of_batch = ctx.saved
-        axes = (0, *range(2, grad.ndim))
-        shape = (1, -1, *(1,) * (grad.ndim - 2))
-        n = grad.size // grad.shape[1]
-        grad_bias = grad.sum(axis=axes)  # Σ g
-        grad_weight = (grad * normal).sum(axis=axes)  # Σ g·x̂
+        x, mean, inv, weight, of_batch = ctx.saved
         scale = inv if weight is None else inv * weight
-        if of_batch:  # μ and σ² moved with x: take their share out
-            grad = grad - (grad_bias.reshape(shape) + normal * grad_weight.reshape(shape)) / n
+        sum_grad, sum_product = channels.sums(grad, x, mean)  # Σ g and Σ g·(x − μ)
+        grad_weight, grad_bias = sum_product * inv, sum_grad
+        if of_batch:
+            # μ and σ² moved with x, and their share is taken out:
+            # grad_x = scale · (g − Σg / n − (x − μ) / (σ² + ε) · Σ g·(x − μ) / n)
+            n = grad.size // grad.shape[1]
+            grad_x = channels.combine(grad, x, scale, mean, -scale * inv * inv * sum_product / n, -scale * sum_grad / n)
+        else:
+            grad_x = channels.affine(grad, np.zeros_like(mean), scale, np.zeros_like(mean))
         _, need_weight, need_bias = ctx.needs_input_grad
-        return grad * scale.reshape(shape), grad_weight if need_weight else None, grad_bias if need_bias else None
+        return grad_x, grad_weight if need_weight else None, grad_bias if need_bias else None
 
 
 def batch_norm(
