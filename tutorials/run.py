@@ -69,7 +69,8 @@ def run(page: Path, show: bool = False) -> int:
         elif fence.language == "text" and since:
             if _tidy(fence.text) != _tidy(printed):
                 raise PageError(
-                    f"{page.name}, line {fence.line}: the page says\n\n{fence.text}\nbut line {since} and following print\n\n{printed}"
+                    f"{page.name}, line {fence.line}: the page says\n\n{fence.text}\n"
+                    f"but the code from line {since} on prints\n\n{printed}"
                 )
             printed, since = "", 0
     return ran

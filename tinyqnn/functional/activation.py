@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyqnn import random
+from tinyqnn import kernels, random
+from tinyqnn.kernels.channels import fast
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
@@ -13,14 +14,14 @@ class ReLU(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array) -> Array:
-        y = np.maximum(x, 0)
+        y = kernels.loops.relu(x) if fast(x) else np.maximum(x, 0)
         ctx.save(y)
         return y
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
         (y,) = ctx.saved
-        return grad * (y > 0)
+        return kernels.loops.relu_grad(grad, y) if fast(grad, y) else grad * (y > 0)
 
 
 class Sigmoid(Function):

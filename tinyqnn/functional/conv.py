@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Union
 
-from tinyqnn.kernels import conv as kernels_conv
-from tinyqnn.kernels import gemm
+from tinyqnn import kernels
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 Size = Union[int, tuple[int, int]]
@@ -33,7 +32,7 @@ class Linear(Function):
     def forward(ctx: Node, x: Array, weight: Array, bias: Array | None) -> Array:
         rows = x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
         ctx.save(rows, weight, x.shape)
-        y = gemm.matmul(rows, weight.T)
+        y = kernels.gemm.matmul(rows, weight.T)
         if bias is not None:
             y += bias
         return y.reshape(*x.shape[:-1], len(weight))
@@ -43,8 +42,8 @@ class Linear(Function):
         rows, weight, shape = ctx.saved
         need_x, need_weight, need_bias = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
-        grad_x = gemm.matmul(grad, weight).reshape(shape) if need_x else None
-        grad_weight = gemm.matmul(grad.T, rows) if need_weight else None
+        grad_x = kernels.gemm.matmul(grad, weight).reshape(shape) if need_x else None
+        grad_weight = kernels.gemm.matmul(grad.T, rows) if need_weight else None
         return grad_x, grad_weight, grad.sum(axis=0) if need_bias else None
 
 
@@ -65,14 +64,14 @@ class Conv2d(Function):
     ) -> Array:
         window = (stride, padding, dilation, groups)
         ctx.save(x, weight, window)
-        return kernels_conv.conv2d(x, weight, bias, *window)
+        return kernels.conv.conv2d(x, weight, bias, *window)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         x, weight, window = ctx.saved
         need_x, need_weight, need_bias = ctx.needs_input_grad
-        grad_x = kernels_conv.conv2d_grad_input(grad, weight, x.shape, *window) if need_x else None
-        grad_weight = kernels_conv.conv2d_grad_weight(grad, x, weight.shape, *window) if need_weight else None
+        grad_x = kernels.conv.conv2d_grad_input(grad, weight, x.shape, *window) if need_x else None
+        grad_weight = kernels.conv.conv2d_grad_weight(grad, x, weight.shape, *window) if need_weight else None
         return grad_x, grad_weight, grad.sum(axis=(0, 2, 3)) if need_bias else None
 
 

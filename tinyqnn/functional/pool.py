@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tinyqnn import kernels
 from tinyqnn.functional.conv import Size, pair
+from tinyqnn.kernels.channels import fast
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 Pair = tuple[int, int]
@@ -42,6 +44,10 @@ class MaxPool2d(Function):
     @staticmethod
     def forward(ctx: Node, x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair) -> Array:
         window = (kernel_size, stride, padding)
+        if fast(x) and kernel_size[0] * kernel_size[1] < 256:
+            y, winner = kernels.loops.max_pool(x, *window)
+            ctx.save(winner, window, x.shape)
+            return y
         views = _shifted(_bordered(x, padding, -np.inf), window)
         y = np.array(next(views), order="K")
         winner = np.zeros_like(y, np.uint8 if kernel_size[0] * kernel_size[1] < 256 else np.int32)
@@ -55,6 +61,8 @@ class MaxPool2d(Function):
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
         winner, window, shape = ctx.saved
+        if fast(grad) and winner.dtype == np.uint8:
+            return kernels.loops.max_pool_grad(grad, winner, shape, *window)
         ph, pw = window[2]
         grad_x = np.zeros_like(grad, shape=(*shape[:2], shape[2] + 2 * ph, shape[3] + 2 * pw))
         for place, view in enumerate(_shifted(grad_x, window)):

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyqnn import kernels
 from tinyqnn.functional.dropout import dropout as _dropout
 from tinyqnn.functional.shape import stack
-from tinyqnn.kernels import gemm
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
@@ -44,14 +44,14 @@ class LSTMLayer(Function):
         steps, batch, _ = x.shape
         hidden = weight_hh.shape[1]
         # The inputs are all known: one product for all steps. (T, N, in) -> (T, N, 4·hidden)
-        gates = gemm.matmul(x.reshape(steps * batch, -1), weight_ih.T).reshape(steps, batch, 4 * hidden)
+        gates = kernels.gemm.matmul(x.reshape(steps * batch, -1), weight_ih.T).reshape(steps, batch, 4 * hidden)
         if bias_ih is not None and bias_hh is not None:
             gates += bias_ih + bias_hh
         outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
         outputs[0], cells[0] = h0, c0
         for t in range(steps):
             a = gates[t]
-            a += gemm.matmul(outputs[t], weight_hh.T)
+            a += kernels.gemm.matmul(outputs[t], weight_hh.T)
             a[:, : 2 * hidden] = _sigmoid(a[:, : 2 * hidden])
             a[:, 2 * hidden : 3 * hidden] = np.tanh(a[:, 2 * hidden : 3 * hidden])
             a[:, 3 * hidden :] = _sigmoid(a[:, 3 * hidden :])
@@ -78,13 +78,13 @@ class LSTMLayer(Function):
             np.multiply(grad_c * cells[t], f * (1 - f), out=grad_f)
             np.multiply(grad_c * i, 1 - g * g, out=grad_g)
             np.multiply(grad_h * tanh_c, o * (1 - o), out=grad_o)
-            grad_h = gemm.matmul(grad_gates[t], weight_hh)
+            grad_h = kernels.gemm.matmul(grad_gates[t], weight_hh)
             grad_c = grad_c * f
         flat = grad_gates.reshape(steps * batch, 4 * hidden)
         need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad
-        grad_x = gemm.matmul(flat, weight_ih).reshape(x.shape) if need_x else None
-        grad_ih = gemm.matmul(flat.T, x.reshape(steps * batch, -1)) if need_ih else None
-        grad_hh = gemm.matmul(flat.T, outputs[:-1].reshape(steps * batch, hidden)) if need_hh else None
+        grad_x = kernels.gemm.matmul(flat, weight_ih).reshape(x.shape) if need_x else None
+        grad_ih = kernels.gemm.matmul(flat.T, x.reshape(steps * batch, -1)) if need_ih else None
+        grad_hh = kernels.gemm.matmul(flat.T, outputs[:-1].reshape(steps * batch, hidden)) if need_hh else None
         bias = flat.sum(axis=0) if any(need_bias) else None
         return grad_x, grad_h, grad_c, grad_ih, grad_hh, bias, None if bias is None else bias.copy()
 

@@ -1,0 +1,88 @@
+"""Work that is done channel by channel, as batch norm does: sums over all pixels, products with one number a channel.
+
+An image is a table (pixels, channels) here, which channels-last memory is already. Each function has its NumPy twin
+inside, the lines after `if not fast(x)`; the compiled loops are in `loops.py`. Sums are kept in float64: the variance
+Σx²/n − m² then loses nothing that float32 pixels had.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyqnn import kernels
+
+Array = np.ndarray
+
+
+def fast(*arrays: Array) -> bool:
+    """Do the compiled loops serve? They are for float32; float64 and small arrays take the twins."""
+    return arrays[0].size >= 4096 and all(a.dtype == np.float32 for a in arrays) and not kernels.use_reference()
+
+
+def table(x: Array) -> Array:
+    """(N, C, …) -> (pixels, C), a view wherever channels are last in memory.
+
+    >>> table(np.zeros((2, 3, 4, 5))).shape
+    (40, 3)
+    """
+    return (x if x.ndim == 2 else np.moveaxis(x, 1, -1)).reshape(-1, x.shape[1])
+
+
+def like(rows: Array, shape: tuple[int, ...]) -> Array:
+    """(pixels, C) -> (N, C, …): what `table` did, undone.
+
+    >>> like(np.zeros((40, 3)), (2, 3, 4, 5)).shape
+    (2, 3, 4, 5)
+    """
+    return rows if len(shape) == 2 else np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Mean and variance (over n, not n − 1) of every channel: (N, C, …) -> (C,), (C,).
+
+    >>> [array.tolist() for array in moments(np.array([[1.0], [3.0]]))]
+    [[2.0], [1.0]]
+    """
+    rows = table(x)
+    if not fast(x):
+        mean = rows.mean(axis=0, dtype=x.dtype)
+        return mean, np.square(rows - mean).mean(axis=0, dtype=x.dtype)
+    total, squares = kernels.loops.column_sums(rows, rows)
+    mean, n = total / len(rows), len(rows)
+    return mean.astype(x.dtype), np.maximum(squares / n - mean * mean, 0).astype(x.dtype)
+
+
+def sums(g: Array, x: Array, mean: Array) -> tuple[Array, Array]:
+    """Σ g and Σ g·(x − mean) of every channel: (N, C, …), (N, C, …), (C,) -> (C,), (C,).
+
+    >>> g, x = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
+    >>> [array.tolist() for array in sums(g, x, np.array([2.0]))]
+    [[2.0], [0.0]]
+    """
+    if not fast(g, x):
+        return table(g).sum(axis=0), (table(g) * (table(x) - mean)).sum(axis=0)
+    total, products = kernels.loops.column_sums(table(g), table(x))
+    return total.astype(x.dtype), (products - total * mean).astype(x.dtype)
+
+
+def affine(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
+    """(x − mean) · scale + shift, with one mean, scale and shift a channel: (N, C, …) -> the same shape.
+
+    >>> affine(np.array([[1.0], [3.0]]), np.array([2.0]), np.array([10.0]), np.array([1.0])).tolist()
+    [[-9.0], [11.0]]
+    """
+    if not fast(x, mean, scale, shift):
+        return like((table(x) - mean) * scale + shift, x.shape)
+    return like(kernels.loops.column_affine(table(x), mean, scale, shift), x.shape)
+
+
+def combine(g: Array, x: Array, a: Array, mean: Array, b: Array, c: Array) -> Array:
+    """a·g + b·(x − mean) + c, with one a, mean, b and c a channel: (N, C, …) -> the same shape.
+
+    >>> one = np.ones(1)
+    >>> combine(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]]), one, 2 * one, one, one).tolist()
+    [[1.0], [4.0]]
+    """
+    if not fast(g, x, a, mean, b, c):
+        return like(a * table(g) + b * (table(x) - mean) + c, x.shape)
+    return like(kernels.loops.column_combine(table(g), table(x), a, mean, b, c), x.shape)
