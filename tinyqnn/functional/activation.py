@@ -188,7 +188,7 @@ def gumbel_softmax(
         raise ValueError(f"the temperature tau must be above 0, got {tau}")
     rng = random.default_rng() if rng is None else rng
     noise = rng.gumbel(size=logits.shape).astype(logits.dtype)
-    soft = softmax((logits + noise) * (1 / tau), axis=axis)
+    soft = softmax((logits + noise) * (1 / float(tau)), axis=axis)
     if not hard:
         return soft
     one_hot = np.zeros_like(soft.data)

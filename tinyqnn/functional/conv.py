@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Union
 
+import numpy as np
+
 from tinyqnn import kernels
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
@@ -19,10 +21,10 @@ def pair(value: Size, name: str) -> tuple[int, int]:
     >>> pair(3, "stride")
     (3, 3)
     """
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(item, int) for item in both):
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(isinstance(item, (int, np.integer)) for item in both):
         raise ValueError(f"{name} is a whole number or a pair (height, width), got {value!r}")
-    return both
+    return int(both[0]), int(both[1])
 
 
 class Linear(Function):

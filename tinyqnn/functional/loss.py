@@ -21,7 +21,7 @@ class CrossEntropy(Function):
         shifted = x - x.max(axis=1, keepdims=True)  # (n, classes)
         p = np.exp(shifted)
         total = p.sum(axis=1, keepdims=True)
-        loss = (np.log(total[:, 0]) - shifted[rows, wanted]) * counts
+        loss = np.where(counts, np.log(total[:, 0]) - shifted[rows, wanted], 0)
         p /= total
         ctx.save(p, rows, wanted, counts, n)
         return np.asarray(loss.sum(dtype=np.float64) / n, x.dtype)

@@ -44,9 +44,11 @@ class LSTMLayer(Function):
         steps, batch, _ = x.shape
         hidden = weight_hh.shape[1]
         # The inputs are all known: one product for all steps. (T, N, in) -> (T, N, 4·hidden)
-        gates = kernels.gemm.matmul(x.reshape(steps * batch, -1), weight_ih.T).reshape(steps, batch, 4 * hidden)
-        if bias_ih is not None and bias_hh is not None:
-            gates += bias_ih + bias_hh
+        rows = x.reshape(steps * batch, x.shape[2])
+        gates = kernels.gemm.matmul(rows, weight_ih.T).reshape(steps, batch, 4 * hidden)
+        for bias in (bias_ih, bias_hh):
+            if bias is not None:
+                gates += bias
         outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
         outputs[0], cells[0] = h0, c0
         for t in range(steps):
@@ -83,7 +85,7 @@ class LSTMLayer(Function):
         flat = grad_gates.reshape(steps * batch, 4 * hidden)
         need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad
         grad_x = kernels.gemm.matmul(flat, weight_ih).reshape(x.shape) if need_x else None
-        grad_ih = kernels.gemm.matmul(flat.T, x.reshape(steps * batch, -1)) if need_ih else None
+        grad_ih = kernels.gemm.matmul(flat.T, x.reshape(steps * batch, x.shape[2])) if need_ih else None
         grad_hh = kernels.gemm.matmul(flat.T, outputs[:-1].reshape(steps * batch, hidden)) if need_hh else None
         bias = flat.sum(axis=0) if any(need_bias) else None
         return grad_x, grad_h, grad_c, grad_ih, grad_hh, bias, None if bias is None else bias.copy()
@@ -120,6 +122,12 @@ def lstm(
             raise ValueError(
                 f"lstm layer {layer}: expected weight_ih of shape {(4 * hidden, input.shape[2])} for an input of "
                 f"{input.shape[2]} features, got {weight_ih.shape}"
+            )
+        others = [None if given is None else given.shape for given in (weight_hh, bias_ih, bias_hh)]
+        if others[0] != (4 * hidden, hidden) or any(shape not in (None, (4 * hidden,)) for shape in others[1:]):
+            raise ValueError(
+                f"lstm layer {layer}: expected weight_hh of shape {(4 * hidden, hidden)} and biases of shape "
+                f"{(4 * hidden,)} or None, got {others}"
             )
         if hx is None:
             zeros = np.zeros((input.shape[1], hidden), input.dtype)
