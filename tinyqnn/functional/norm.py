@@ -33,7 +33,7 @@ class BatchNorm(Function):
         else:
             mean, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)
         inv = 1 / np.sqrt(var + x.dtype.type(eps))  # 1 / √(σ² + ε)
-        ctx.save(x, mean, inv, weight, training or running_mean is None)
+        ctx.save(x, mean, inv, weight, training or running_mean is None or running_var is None)
         return channels.affine(
             x, mean, inv if weight is None else inv * weight, np.zeros_like(mean) if bias is None else bias
         )

@@ -45,8 +45,8 @@ def moments(x: Array) -> tuple[Array, Array]:
     """
     rows = table(x)
     if not fast(x):
-        mean = rows.mean(axis=0, dtype=x.dtype)
-        return mean, np.square(rows - mean).mean(axis=0, dtype=x.dtype)
+        mean = rows.mean(axis=0, dtype=np.float64).astype(x.dtype)
+        return mean, np.square(rows - mean).mean(axis=0, dtype=np.float64).astype(x.dtype)
     total, squares = kernels.loops.column_sums(rows, rows)
     mean, n = total / len(rows), len(rows)
     return mean.astype(x.dtype), np.maximum(squares / n - mean * mean, 0).astype(x.dtype)
