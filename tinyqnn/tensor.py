@@ -346,6 +346,10 @@ class Tensor:
     def T(self) -> Tensor:
         return self.permute(*reversed(range(self.ndim)))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """`np.asarray(tensor)` is its array; without this NumPy would make an array of objects."""
+        return np.array(self.data, dtype) if copy else np.asarray(self.data, dtype)
+
     def detach(self) -> Tensor:
         """The same array without its history."""
         return Tensor(self.data)
@@ -527,16 +531,15 @@ class Mul(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, y: Array) -> Array:
-        ctx.save(x, y)
+        need_x, need_y = ctx.needs_input_grad
+        ctx.save(x if need_y else None, y if need_x else None, np.shape(x), np.shape(y))
         return x * y
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None]:
-        x, y = ctx.saved
+        x, y, x_shape, y_shape = ctx.saved
         need_x, need_y = ctx.needs_input_grad
-        grad_x = unbroadcast(grad * y, np.shape(x)) if need_x else None
-        grad_y = unbroadcast(grad * x, np.shape(y)) if need_y else None
-        return grad_x, grad_y
+        return unbroadcast(grad * y, x_shape) if need_x else None, unbroadcast(grad * x, y_shape) if need_y else None
 
 
 class Div(Function):
@@ -544,14 +547,14 @@ class Div(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, y: Array) -> Array:
-        ctx.save(x, y)
+        ctx.save(x if ctx.needs_input_grad[1] else None, y, np.shape(x))
         return x / y
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None]:
-        x, y = ctx.saved
+        x, y, x_shape = ctx.saved
         need_x, need_y = ctx.needs_input_grad
-        grad_x = unbroadcast(grad / y, np.shape(x)) if need_x else None
+        grad_x = unbroadcast(grad / y, x_shape) if need_x else None
         grad_y = unbroadcast(-grad * x / (y * y), np.shape(y)) if need_y else None
         return grad_x, grad_y
 
