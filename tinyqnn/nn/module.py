@@ -200,6 +200,8 @@ class Module:
         for name, array in own.items():
             if name in given and given[name].shape != array.shape:
                 problems.append(f"{name}: expected shape {array.shape}, got {given[name].shape}")
+            elif name in given and given[name].dtype.kind not in "fiub":
+                problems.append(f"{name}: expected numbers, got an array of {given[name].dtype}")
         if problems:
             raise ValueError(
                 f"the state does not fit this {type(self).__name__}:\n  "
@@ -217,6 +219,7 @@ class Module:
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.dtype.kind == "f":
                     parameter.data = parameter.data.astype(dtype)
+                    parameter.grad = None if parameter.grad is None else parameter.grad.astype(dtype)
             for name, array in module._buffers.items():
                 if array.dtype.kind == "f":
                     module._buffers[name] = array.astype(dtype)
