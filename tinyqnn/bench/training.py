@@ -255,6 +255,39 @@ def table(results: dict[str, dict[str, Measured]]) -> str:
     return "\n".join(lines)
 
 
+def split(profiler: Profiler, steps: int = 5) -> str:
+    """A profile as a table: milliseconds a step, forward and backward, the longest first."""
+    names = sorted(
+        {*profiler.forward, *profiler.backward},
+        key=lambda name: -(profiler.forward.get(name, 0) + profiler.backward.get(name, 0)),
+    )
+    lines = [f"  {'milliseconds a step':<24} {'forward':>9} {'backward':>9}"]
+    for name in names:
+        ahead, back = (part.get(name, 0.0) * 1e3 / steps for part in (profiler.forward, profiler.backward))
+        lines.append(f"  {name:<24} {ahead:>9.2f} {back:>9.2f}")
+    total = sum(profiler.forward.values()) * 1e3 / steps, sum(profiler.backward.values()) * 1e3 / steps
+    lines.append(f"  {'all operations':<24} {total[0]:>9.2f} {total[1]:>9.2f}")
+    return "\n".join(lines)
+
+
+def record(results: dict[str, dict[str, Measured]]) -> list[dict[str, Any]]:
+    """The measurements as JSON wants them: medians and minima in seconds, memory in bytes, and the ratio."""
+    rows = []
+    for name, engines in results.items():
+        row: dict[str, Any] = {"case": name, "title": CASES[name].title}
+        for engine, measured in engines.items():
+            row[engine] = {
+                "median_seconds": measured.median,
+                "best_seconds": min(measured.seconds),
+                "steps": len(measured.seconds),
+                "peak_bytes": measured.peak_bytes,
+            }
+        others = [measured.median for engine, measured in engines.items() if engine != "tinyqnn"]
+        row["ratio"] = engines["tinyqnn"].median / min(others) if others else None
+        rows.append(row)
+    return rows
+
+
 def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> dict[str, dict[str, Measured]]:
     """Measure the named cases (`CASES`); with `vs_torch`, against PyTorch in both of its memory layouts."""
     engines: tuple[str, ...] = ("tinyqnn",)

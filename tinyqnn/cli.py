@@ -1,0 +1,208 @@
+"""The command line: `tinyqnn quantize` is the main job, the others look at its parts.
+
+Each command is one function of the parsed arguments; what it runs is imported there, so that `tinyqnn --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+WELCOME = """\
+tinyqnn: quantized neural networks from scratch, to read, to run and to check against
+
+  tinyqnn quantize             train a network on glyphs drawn on the spot, quantize it to 3 bits, compare (a minute)
+  tinyqnn quantize mnist       the same on a real data set
+  tinyqnn data                 which data sets there are, and where they are looked for
+  tinyqnn bench training       how long a training step takes, here and in PyTorch
+  tinyqnn COMMAND --help       all that a command can do
+
+In Python:  import tinyqnn as tq;  help(tq)          To read:  tutorials/
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors say what was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        words = [action.dest for action in self._actions if action.choices is None]
+        known = [option for action in self._actions for option in action.option_strings] + words
+        for action in self._actions:
+            known += [str(choice) for choice in action.choices or ()]
+        wrong = [word.strip("'\",:") for word in message.split()]
+        close = [match for word in wrong for match in difflib.get_close_matches(word, known, 1, 0.7) if match != word]
+        hint = f"; did you mean {close[0]}?" if close else ""
+        self.exit(2, f"{self.prog}: {message}{hint}\nsee {self.prog} --help\n")
+
+
+class CommandParser(Parser):
+    """The parser of one command: it knows best what an unknown option was meant to be."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown {' '.join(unknown)}")
+        return parsed, unknown
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with all their options."""
+    top = Parser(prog="tinyqnn", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action="store_true", help="print the version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
+
+    def command(name: str, summary: str, examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog="examples:\n" + examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    quantize = command(
+        "quantize",
+        "Train a float network, quantize it, retrain it, and compare the two.",
+        "  tinyqnn quantize\n"
+        "  tinyqnn quantize mnist --weights C-3 --activations C-3\n"
+        "  tinyqnn quantize glyphs --weights P-3 --activations C-2 --seed 1\n"
+        "  tinyqnn quantize cifar10 --model resnet20-16 --epochs 10 --download\n"
+        "  tinyqnn quantize --resume runs/glyphs-1\n",
+    )
+    quantize.add_argument("dataset", nargs="?", default="glyphs", metavar="DATASET", help="glyphs (default), mnist, …")
+    quantize.add_argument(
+        "--model", help="lenet, separable-32, vgg-32, resnet20-16, fcdnn-128-4 (default: by data set)"
+    )
+    quantize.add_argument(
+        "--weights", default=None, metavar="SCHEME", help='scheme and bits, such as C-3; "float" for none'
+    )
+    quantize.add_argument("--activations", default=None, metavar="SCHEME", help="the same for activations")
+    quantize.add_argument(
+        "--keep",
+        default=None,
+        metavar="LAYERS",
+        help='left in float: "first", "last", names, several with commas, "none"',
+    )
+    quantize.add_argument("--epochs", type=int, help="of float training")
+    quantize.add_argument("--retrain-epochs", type=int, help="of training after quantization")
+    quantize.add_argument("--batch-size", type=int)
+    quantize.add_argument("--seed", type=int, default=0)
+    quantize.add_argument("--out", metavar="FOLDER", help="where results go (default: runs/DATASET-1, -2, …)")
+    quantize.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
+    _data_options(quantize)
+    quantize.add_argument("--threads", type=int, help="how many threads (default: all cores)")
+
+    data = command(
+        "data",
+        "Show a data set, or fetch it.",
+        "  tinyqnn data\n  tinyqnn data mnist --download\n  tinyqnn data cifar10 --root ~/datasets\n",
+    )
+    data.add_argument("dataset", nargs="?", metavar="DATASET")
+    _data_options(data)
+
+    bench = command(
+        "bench",
+        "Measure speed, side by side with others in one run.",
+        "  tinyqnn bench training\n  tinyqnn bench training --vs torch\n  tinyqnn bench training resnet20 --profile\n",
+    )
+    bench.add_argument("what", choices=["training"], help="training: the time of a training step")
+    bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
+    bench.add_argument("--vs", choices=["torch"], help="PyTorch, the faster of its two memory layouts")
+    bench.add_argument("--profile", action="store_true", help="where our time goes, by operation")
+    bench.add_argument("--threads", type=int, default=2)
+    bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
+    bench.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    return top
+
+
+def _data_options(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--root", metavar="FOLDER", help="where data lies (default: $TINYQNN_DATA, then the cache folder)")
+    to.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+
+
+def run_quantize(args: argparse.Namespace) -> int:
+    """`tinyqnn quantize`."""
+    from tinyqnn import quantize
+
+    return quantize.main(args)
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """`tinyqnn data`."""
+    from tinyqnn import data
+
+    if args.dataset is None:
+        print(data.catalogue(args.root))
+        return 0
+    print(data.load(args.dataset, root=args.root, download=args.download))
+    return 0
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """`tinyqnn bench`."""
+    from tinyqnn.bench import training
+
+    names = args.cases or list(training.CASES)
+    for name in names:
+        if name not in training.CASES:
+            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(training.CASES)}")
+    if args.profile:
+        for name in names:
+            print(f"{training.CASES[name].title}\n{training.split(training.profile(name))}\n")
+        return 0
+    results = training.run(names, args.vs == "torch", args.threads, args.rounds)
+    print(training.table(results))
+    if args.json:
+        from tinyqnn.provenance import environment
+
+        record = {"environment": environment(), "cases": training.record(results)}
+        _write_text(args.json, json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def _write_text(path: str, text: str) -> None:
+    """Write a whole file or none."""
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(part, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, 1 for an error, 2 for wrong arguments, 130 after Ctrl-C."""
+    args = parser().parse_args(argv)
+    if args.version:
+        from tinyqnn import __version__
+
+        print(f"tinyqnn {__version__}")
+        return 0
+    if args.command is None:
+        print(WELCOME, end="")
+        return 0
+    if getattr(args, "threads", None) is not None:
+        if args.threads < 1:
+            raise SystemExit(f"tinyqnn: --threads is 1 or more, got {args.threads}")
+        os.environ["TINYQNN_THREADS"] = str(args.threads)
+    commands: dict[str, Any] = {"quantize": run_quantize, "data": run_data, "bench": run_bench}
+    try:
+        return commands[args.command](args)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        if os.environ.get("TINYQNN_TRACEBACK"):
+            raise
+        print(f"tinyqnn: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
