@@ -1,0 +1,59 @@
+"""A staircase has slope 0 almost everywhere; to train through it, we pretend on the way back that it was a ramp."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyqnn.kernels import use_reference
+from tinyqnn.tensor import Function, Node
+
+if TYPE_CHECKING:
+    from tinyqnn.quant.base import Params, Quantizer
+
+Array = np.ndarray
+
+_KERNEL_PAYS = 4096  # elements; below, NumPy is as fast as a compiled kernel, and needs no compiling
+
+
+def kernel_pays(x: Array) -> bool:
+    """Is `x` an array for the compiled kernels (float32, and not a small one)?"""
+    return x.size >= _KERNEL_PAYS and x.dtype == np.float32 and not use_reference()
+
+
+class StraightThrough(Function):
+    """Forwards Q(x); backwards the gradient as if Q were not there, everywhere or between two limits.
+
+    The straight-through estimator (STE) puts the line that the staircase climbs in its place:
+
+        plain      ∂Q/∂x = 1
+        clipped    ∂Q/∂x = 1 if lo ≤ x ≤ hi else 0        lo, hi the lowest and the highest value of the codebook
+
+    Both ends pass. The test is made on x itself and not on the rounded code: after rounding, every saturated element
+    would sit exactly on the bound, and whether all of them learn or none would hang on `<` or `≤`. On x the rule is
+    that of `clip(x, lo, hi)`, and a value that is already quantized always passes.
+    """
+
+    @staticmethod
+    def forward(ctx: Node, x: Array, *, quantizer: Quantizer, params: Params) -> Array:
+        ctx.save(x, quantizer.limits(**params))
+        return quantizer._quantized(x, params)
+
+    @staticmethod
+    def backward(ctx: Node, grad: Array) -> Array:
+        x, limits = ctx.saved
+        return grad if limits is None else pass_inside(grad, x, *limits)
+
+
+def pass_inside(grad: Array, x: Array, low: Array, high: Array) -> Array:
+    """`grad` where low ≤ x ≤ high, else 0.
+
+    >>> pass_inside(np.ones(3), np.array([-1.0, 1.0, 1.5]), np.array(-1.0), np.array(1.0)).tolist()
+    [1.0, 1.0, 0.0]
+    """
+    if low.ndim == 0 and kernel_pays(x):
+        from tinyqnn.kernels import quantize as kernel
+
+        return kernel.pass_inside(grad, x, low, high)
+    return np.where((low <= x) & (x <= high), grad, grad.dtype.type(0))
