@@ -1,7 +1,388 @@
-"""Convolution on plain arrays."""
+"""Convolution is a matrix product whose left factor is never written down, only addressed.
+
+The image lies channels-last in memory, so the `kw·C` numbers under one row of the kernel are neighbours: one *run*. For a
+tile of ROWS output pixels and up to two vectors of output channels, the sum over taps and channels is
+
+    for run in runs:                                     # the kernel's rows, kh of them
+        for k in range(kw·C):
+            acc[r, lane] += image[pixel[r] + run + k] · w[run, k, lane]
+
+and the three convolutions of a training step differ only in who plays the pixel, the run and the lane:
+
+    y    pixels of y, runs over x's neighbourhood, lanes over output channels
+    gx   pixels of gx, runs over gy's neighbourhood with the taps flipped, lanes over input channels; with stride s the
+         pixels of gx fall into s·s classes, each with its own taps: s·s small convolutions of stride 1
+    gw   taps and channels of w, runs over the rows of gy, lanes over output channels
+
+Tables of addresses for the pixels and the runs say which, so the one tile of `gemm.py` serves them all, with any stride,
+dilation or number of groups. An image that needs a border is first copied into a zero-bordered work space that stays in
+the core's own cache. Patches (im2col) are never stored.
+
+The reading copy is `reference.py`; it also does the work in float64.
+"""
 
 from __future__ import annotations
 
-from tinyqnn.kernels.reference import conv2d, conv2d_grad_input, conv2d_grad_weight, conv2d_output_size
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyqnn.kernels import reference, use_reference
+from tinyqnn.kernels.gemm import tile1, tile2
+from tinyqnn.kernels.jit import aligned, jit, run, scratch
+from tinyqnn.kernels.reference import conv2d_output_size
+from tinyqnn.kernels.simd import LANES, ROWS, offsets
 
 __all__ = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_output_size"]
+
+Pair = tuple[int, int]
+
+WORK_SPACE = 64 * 1024  # float32 numbers of images that a thread works on at a time: a quarter of a 1 MB L2 cache
+L1_PIXELS = 128  # pixels summed into a tile of gw at a time, so that they stay in the L1 cache
+
+reorders = 0
+"""How many arrays were copied because they were not channels-last in memory; a training step should add none."""
+
+
+class Axis(NamedTuple):
+    """The rows (or columns) of the result that have the same taps.
+
+    They are `start, start + every, …`, `count` of them; the `q`-th reads the source at `q·step + shift` for each of
+    `taps`, pairs (index in the kernel, shift) sorted by shift.
+    """
+
+    start: int
+    every: int
+    count: int
+    step: int
+    taps: tuple[tuple[int, int], ...]
+
+
+def _forward(n_out: int, k: int, s: int, p: int, d: int) -> tuple[Axis, ...]:
+    """`y[q]` reads `x[q·s + i·d - p]`."""
+    return (Axis(0, 1, n_out, s, tuple((i, i * d - p) for i in range(k))),)
+
+
+def _backward(n_in: int, k: int, s: int, p: int, d: int) -> tuple[Axis, ...]:
+    """`gx[a + q·s]` reads `gy[q + (a + p - i·d) / s]` for those taps i where the division leaves no remainder."""
+    axes = []
+    for a in range(min(s, n_in)):
+        taps = tuple((i, (a + p - i * d) // s) for i in reversed(range(k)) if (a + p - i * d) % s == 0)
+        axes.append(Axis(a, s, -(-(n_in - a) // s), 1, taps))
+    return tuple(axes)
+
+
+def _border(axes: Sequence[Axis], size: int) -> Pair:
+    """How far the taps reach beyond the source's first and last element."""
+    reach = [(shift, (axis.count - 1) * axis.step + shift) for axis in axes for _, shift in axis.taps]
+    before = max((-low for low, _ in reach), default=0)
+    after = max((high - size + 1 for _, high in reach), default=0)
+    return max(before, 0), max(after, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Where everything is, counted in elements; the same for every batch of one geometry.
+
+    A class is a set of pixels of the result with the same taps: one for `y`, s·s for `gx`. Its row in `classes` is
+    (first entry in `pixels`, entries an image, first run, one past its last run, numbers a run, taps, first entry in `taps`).
+    """
+
+    size: tuple[int, int, int]  # (H, W, C) of the source
+    corner: Pair  # where the source begins in its bordered copy
+    padded: Pair  # height and width of the bordered copy
+    batch: int  # images in the work space at a time
+    pixels: np.ndarray  # address of each pixel's neighbourhood in the work space, image after image
+    targets: np.ndarray  # address of each pixel in the result
+    runs: np.ndarray  # address of each run, relative to its pixel
+    taps: np.ndarray  # index i·kw + j of each tap, in the order of the runs
+    classes: np.ndarray
+
+    @property
+    def copy(self) -> bool:
+        """Whether there is a border at all; without one the source is read where it is."""
+        return self.padded != self.size[:2]
+
+    @property
+    def pitch(self) -> int:
+        """Elements of an image in the work space."""
+        return self.padded[0] * self.padded[1] * self.size[2]
+
+
+@lru_cache(maxsize=512)
+def _plan(
+    rows: tuple[Axis, ...], cols: tuple[Axis, ...], kw: int, size: tuple[int, int, int], target: tuple[int, int, int],
+    groups: int,
+) -> Plan:
+    """Tables for a result of `target` = (H', W', O) made of the classes `rows` × `cols` from a source of `size`."""
+    h, w, c = size
+    (top, bottom), (left, right) = _border(rows, h), _border(cols, w)
+    hp, wp = h + top + bottom, w + left + right
+    batch = max(1, WORK_SPACE // (hp * wp * c))
+    image = np.arange(batch)[:, None, None]
+    pixels, targets, runs, taps, classes = [], [], [], [], []
+    n_pixels = 0
+    for row in rows:
+        for col in cols:
+            qh, qw = np.arange(row.count)[:, None], np.arange(col.count)
+            pixels.append((image * hp + top + qh * row.step) * wp + left + qw * col.step)
+            targets.append((image * target[0] + row.start + qh * row.every) * target[1] + col.start + qw * col.every)
+            neighbours = all(b[1] - a[1] == 1 for a, b in zip(col.taps, col.taps[1:]))
+            merge = len(col.taps) if neighbours and groups == 1 else 1  # taps that make one run
+            first_run, first_tap = len(runs), len(taps)
+            for i, dh in row.taps:
+                runs += [(dh * wp + dw) * c for _, dw in col.taps[::merge]] if col.taps else []
+                taps += [i * kw + j for j, _ in col.taps]
+            numbers = merge * (c // groups)
+            classes.append((n_pixels, row.count * col.count, first_run, len(runs), numbers, len(taps) - first_tap, first_tap))
+            n_pixels += pixels[-1].size
+    flat = [np.concatenate([t.ravel() for t in tables]).astype(np.int64) for tables in (pixels, targets)]
+    return Plan(size, (top, left), (hp, wp), batch, flat[0] * c, flat[1] * target[2], np.array(runs, np.int64),
+                np.array(taps, np.int64), np.array(classes, np.int64).reshape(-1, 7))
+
+
+@jit
+def _pack(first, last, w, stride_g, stride_o, stride_c, taps, classes, groups, c_in, c_out, packed):
+    """Weights in the order in which `_correlate` reads them: class, group, panel of two vectors, tap, channel, lane."""
+    panels = (c_out + 2 * LANES - 1) // (2 * LANES)
+    width_all = (c_out + LANES - 1) // LANES * LANES
+    for item in range(first, last):
+        g, panel = item // panels, item % panels
+        o0 = panel * 2 * LANES
+        width = min(2 * LANES, width_all - o0)
+        lanes = min(width, c_out - o0)
+        for k in range(len(classes)):
+            n_taps, tap0 = classes[k, 5], classes[k, 6]
+            base = tap0 * c_in * groups * width_all + (g * width_all + o0) * n_taps * c_in
+            for c in range(c_in):
+                for lane in range(width):
+                    s = g * stride_g + (o0 + lane) * stride_o + c * stride_c
+                    for t in range(n_taps):
+                        packed[base + (t * c_in + c) * width + lane] = w[s + taps[tap0 + t]] if lane < lanes else 0.0
+
+
+@jit
+def _fill(space, x, n0, n1, size, corner, padded):
+    """Copy images n0 … n1 of x (N, H, W, C) into the middle of the work space, whose border is zero already."""
+    h, w, c = size
+    for n in range(n0, n1):
+        for i in range(h):
+            s = (((n - n0) * padded[0] + corner[0] + i) * padded[1] + corner[1]) * c
+            t = (n * h + i) * w * c
+            for k in range(w * c):
+                space[s + k] = x[t + k]
+
+
+@jit
+def _correlate(first, last, space, batch, x, size, corner, padded, copy, pixels, targets, runs, classes,
+               w, groups, c_in, c_out, bias, y, y_size):
+    """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
+    pitch = padded[0] * padded[1] * size[2]
+    width_all = (c_out + LANES - 1) // LANES * LANES
+    nowhere = np.zeros(ROWS, np.int64)
+    bias_rows = offsets(nowhere, 0, ROWS - 1)
+    if copy:
+        space[: batch * pitch] = 0.0
+    for n0 in range(first, last, batch):
+        n1 = min(n0 + batch, last)
+        a, a0 = x, n0 * pitch
+        if copy:
+            _fill(space, x, n0, n1, size, corner, padded)
+            a, a0 = space, 0
+        for k in range(len(classes)):
+            p0, p_image, t0, t1, numbers, n_taps, tap0 = classes[k]
+            end = p0 + (n1 - n0) * p_image - 1
+            for g in range(groups):
+                for o in range(0, c_out, 2 * LANES):
+                    lanes = min(c_out - o, 2 * LANES)
+                    j = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
+                    q = n0 * y_size + g * c_out + o
+                    for p in range(p0, end + 1, ROWS):
+                        rows, y_rows = offsets(pixels, p, end), offsets(targets, p, end)
+                        if lanes > LANES:
+                            tile2(a, rows, runs, t0, t1, a0 + g * c_in, numbers, 1, w, j, 2 * LANES,
+                                  bias, bias_rows, g * c_out + o, y, y_rows, q, lanes)
+                        else:
+                            tile1(a, rows, runs, t0, t1, a0 + g * c_in, numbers, 1, w, j, LANES,
+                                  bias, bias_rows, g * c_out + o, y, y_rows, q, lanes)
+
+
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) -> (N, H, W, C) contiguous; copied, and counted, if it was not channels-last."""
+    global reorders
+    nhwc = x.transpose(0, 2, 3, 1)
+    if not nhwc.flags.c_contiguous:
+        reorders += 1
+        nhwc = np.ascontiguousarray(nhwc)
+    return nhwc
+
+
+def _run_plan(plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int, int], groups: int, c_in: int, c_out: int,
+              bias: np.ndarray | None, target: tuple[int, int, int]) -> np.ndarray:
+    """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
+    width_all = -(-c_out // LANES) * LANES
+    packed = aligned(len(plan.taps) * c_in * groups * width_all)
+    panels = groups * -(-c_out // (2 * LANES))
+    w = np.ascontiguousarray(w).ravel()
+
+    def pack(first: int, last: int) -> None:
+        _pack(first, last, w, *strides, plan.taps, plan.classes, groups, c_in, c_out, packed)
+
+    run(pack, panels, panels if packed.size < 65536 else 1)
+    n, y_size = len(x), target[0] * target[1] * target[2]
+    y = aligned(n * y_size)
+    if bias is None:
+        bias = np.zeros(groups * c_out, np.float32)
+    source, batch = x.reshape(-1), min(plan.batch, n)
+
+    def body(first: int, last: int) -> None:
+        space = scratch(batch * plan.pitch if plan.copy else 0)
+        _correlate(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.copy, plan.pixels,
+                   plan.targets, plan.runs, plan.classes, packed, groups, c_in, c_out, bias, y, y_size)
+
+    run(body, n)
+    return y.reshape(n, *target)
+
+
+def conv2d(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, stride: Pair = (1, 1), padding: Pair = (0, 0),
+    dilation: Pair = (1, 1), groups: int = 1,
+) -> np.ndarray:
+    """Cross-correlate images `x` (N, C, H, W) with `w` (O, C/groups, kh, kw), add `b` (O,): (N, O, H', W').
+
+    >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    >>> conv2d(x, np.ones((1, 1, 2, 2), np.float32), stride=(2, 2))[0, 0].tolist()
+    [[10.0, 18.0], [42.0, 50.0]]
+    """
+    if use_reference() or not x.dtype == w.dtype == np.float32:
+        return reference.conv2d(x, w, b, stride, padding, dilation, groups)
+    (h, wid), (o, c_in, kh, kw) = x.shape[2:], w.shape
+    ho, wo = conv2d_output_size((h, wid), (kh, kw), stride, padding, dilation)
+    rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
+    plan = _plan(rows, cols, kw, (h, wid, x.shape[1]), (ho, wo, o), groups)
+    strides = (o // groups * c_in * kh * kw, c_in * kh * kw, kh * kw)  # of a group, an output and an input channel
+    y = _run_plan(plan, _channels_last(x), w, strides, groups, c_in, o // groups, b, (ho, wo, o))
+    return y.transpose(0, 3, 1, 2)
+
+
+def conv2d_grad_input(
+    gy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
+    dilation: Pair = (1, 1), groups: int = 1,
+) -> np.ndarray:
+    """Gradient to `x`, of shape `x_shape`: the same kernel, from `gy` (N, O, H', W'), with inputs and outputs exchanged."""
+    if use_reference() or not gy.dtype == w.dtype == np.float32:
+        return reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
+    (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
+    rows, cols = (_backward(*axis) for axis in zip((h, wid), (kh, kw), stride, padding, dilation))
+    plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, c), groups)
+    strides = (o // groups * c_in * kh * kw, kh * kw, c_in * kh * kw)
+    gx = _run_plan(plan, _channels_last(gy), w, strides, groups, o // groups, c_in, None, (h, wid, c))
+    return gx.transpose(0, 3, 1, 2)
+
+
+@jit
+def _spread(space, gy, n0, n1, n_pixels, groups, c_out, width_all):
+    """Copy gy of images n0 … n1 (N·H'·W', G·O) to (N·H'·W', G·width_all): whole, aligned vectors, zeros behind the channels."""
+    for p in range((n1 - n0) * n_pixels):
+        t = (n0 * n_pixels + p) * groups * c_out
+        for g in range(groups):
+            s = (p * groups + g) * width_all
+            for o in range(c_out):
+                space[s + o] = gy[t + g * c_out + o]
+            for o in range(c_out, width_all):
+                space[s + o] = 0.0
+
+
+@jit
+def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, copy, row_starts, step,
+                 entries, gy, gy_size, groups, c_in, c_out, chunk, parts):
+    """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
+    pitch = padded[0] * padded[1] * size[2]
+    width_all = (c_out + LANES - 1) // LANES * LANES
+    n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
+    ho, wo = gy_size
+    depth = len(entries)
+    flat = parts.reshape(-1)
+    places = np.arange(depth) * width_all
+    for part in range(first, last):
+        flat[part * groups * depth * width_all : (part + 1) * groups * depth * width_all] = 0.0
+        m0, m1 = part * n_images // n_slices, (part + 1) * n_images // n_slices
+        if copy:
+            space[: batch * pitch] = 0.0
+        for n0 in range(m0, m1, batch):
+            n1 = min(n0 + batch, m1)
+            a, a0 = x, n0 * pitch
+            if copy:
+                _fill(space, x, n0, n1, size, corner, padded)
+                a, a0 = space, 0
+            _spread(space_gy, gy, n0, n1, ho * wo, groups, c_out, width_all)
+            for t0 in range(0, (n1 - n0) * ho, chunk):
+                t1 = min(t0 + chunk, (n1 - n0) * ho)
+                for g in range(groups):
+                    for o in range(0, c_out, 2 * LANES):
+                        lanes = min(width_all - o, 2 * LANES)
+                        j = (t0 * wo * groups + g) * width_all + o
+                        q = (part * groups + g) * depth * width_all + o
+                        for e in range(0, depth, ROWS):
+                            rows, y_rows = offsets(entries, e, depth - 1), offsets(places, e, depth - 1)
+                            if lanes > LANES:
+                                tile2(a, rows, row_starts, t0, t1, a0 + g * c_in, wo, step, space_gy, j, groups * width_all,
+                                      flat, y_rows, q, flat, y_rows, q, lanes)
+                            else:
+                                tile1(a, rows, row_starts, t0, t1, a0 + g * c_in, wo, step, space_gy, j, groups * width_all,
+                                      flat, y_rows, q, flat, y_rows, q, lanes)
+
+
+@jit
+def _collect(first, last, parts, groups, n_taps, c_in, c_out, gw):
+    """Add the parts up, in order, and turn (G, taps, C, O) into (G, O, C, taps): outputs first … last of each group."""
+    for g in range(groups):
+        for o0 in range(first, last, LANES):
+            for c in range(c_in):
+                for t in range(n_taps):
+                    for o in range(o0, min(o0 + LANES, last)):
+                        total = np.float32(0.0)
+                        for part in range(parts.shape[0]):
+                            total += parts[part, g, t * c_in + c, o]
+                        gw[((g * c_out + o) * c_in + c) * n_taps + t] = total
+
+
+def conv2d_grad_weight(
+    gy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
+    dilation: Pair = (1, 1), groups: int = 1,
+) -> np.ndarray:
+    """Gradient to `w`, of shape `w_shape`, from `gy` (N, O, H', W') and `x` (N, C, H, W).
+
+    The images are cut into a few slices whatever the number of threads, so the sum does not depend on it.
+    """
+    if use_reference() or not gy.dtype == x.dtype == np.float32:
+        return reference.conv2d_grad_weight(gy, x, w_shape, stride, padding, dilation, groups)
+    (n, c, h, wid), (o, c_in, kh, kw), (ho, wo) = x.shape, w_shape, gy.shape[2:]
+    rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
+    plan = _plan(rows, cols, kw, (h, wid, c), (ho, wo, o), groups)
+    hp, wp = plan.padded
+    tap = np.array([(plan.corner[0] + dh) * wp + plan.corner[1] + dw for _, dh in rows[0].taps for _, dw in cols[0].taps])
+    entries = (tap[:, None] * c + np.arange(c_in)).ravel()  # (kh·kw, C) -> addresses of x under the kernel
+    starts = ((np.arange(plan.batch)[:, None] * hp + np.arange(ho) * stride[0]) * wp).ravel() * c
+    c_out = o // groups
+    width_all, depth = -(-c_out // LANES) * LANES, len(entries)
+    n_slices = min(n, 8 if groups * depth * width_all <= 1 << 16 else 4 if groups * depth * width_all <= 1 << 18 else 2)
+    parts = aligned(n_slices * groups * depth * width_all).reshape(n_slices, groups, depth, width_all)
+    gw = np.empty(o * c_in * kh * kw, np.float32)
+    source, gy_flat, batch = _channels_last(x).reshape(-1), _channels_last(gy).reshape(-1), min(plan.batch, n)
+
+    def body(first: int, last: int) -> None:
+        space = scratch(batch * plan.pitch if plan.copy else 0)
+        space_gy = scratch(batch * ho * wo * groups * width_all, slot=1)
+        _grad_weight(first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, plan.copy, starts,
+                     stride[1] * c, entries, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts)
+
+    def collect(first: int, last: int) -> None:
+        _collect(first, last, parts, groups, kh * kw, c_in, c_out, gw)
+
+    run(body, n_slices, 1)
+    run(collect, c_out, c_out if gw.size < 65536 else LANES)
+    return gw.reshape(w_shape)
