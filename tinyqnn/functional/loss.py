@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyqnn.kernels import rows
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
@@ -16,23 +17,19 @@ class CrossEntropy(Function):
     def forward(ctx: Node, x: Array, *, targets: Array, ignore_index: int) -> Array:
         counts = targets != ignore_index
         n = max(int(counts.sum()), 1)
-        rows = np.arange(len(x))
         wanted = np.where(counts, targets, 0)
-        shifted = x - x.max(axis=1, keepdims=True)  # (n, classes)
-        p = np.exp(shifted)
-        total = p.sum(axis=1, keepdims=True)
-        loss = np.where(counts, np.log(total[:, 0]) - shifted[rows, wanted], 0)
-        p /= total
-        ctx.save(p, rows, wanted, counts, n)
+        places = np.arange(len(x)), wanted
+        e, top, total = rows.exponentials(x)  # softmax(x) = e / total, row by row
+        loss = (np.log(total) + top - x[places]) * counts
+        ctx.save(e, total, places, counts, n)
         return np.asarray(loss.sum(dtype=np.float64) / n, x.dtype)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
-        p, rows, wanted, counts, n = ctx.saved
-        grad_x = p * (grad / n)
-        grad_x[rows, wanted] -= grad / n
-        if not counts.all():
-            grad_x[~counts] = 0
+        e, total, places, counts, n = ctx.saved
+        share = counts * (grad / n)
+        grad_x = rows.scale(e, share / total)  # (softmax(x) − onehot(t)) / n
+        grad_x[places] -= share
         return grad_x
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 __all__ = ["use_reference"]
 
-_SUBMODULES = frozenset({"reference", "jit", "simd", "conv", "gemm", "channels", "loops", "pack", "binary", "bitserial", "shift", "int8"})
+_SUBMODULES = frozenset({"reference", "jit", "simd", "conv", "gemm", "channels", "rows", "loops", "pack", "binary", "bitserial", "shift", "int8"})
 
 
 def use_reference() -> bool:
