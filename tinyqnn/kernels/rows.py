@@ -1,4 +1,4 @@
-"""Work that is done row by row, as softmax does: many rows at once would leave the cache, so threads take a few each."""
+"""Work that is done row by row, as softmax does. Many rows at once would leave the cache: threads take a few each."""
 
 from __future__ import annotations
 
