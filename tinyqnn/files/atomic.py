@@ -1,4 +1,4 @@
-"""A file is written under another name and takes its own when it is complete: whoever looks sees the old or the new one.
+"""A file is written under another name and takes its own when it is complete: one sees the old file or the new one.
 
     write to a temporary name in the same folder → flush → fsync → rename onto the name → fsync the folder
 
@@ -26,7 +26,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 class FileError(ValueError):
-    """A file is not what it should be: cut short, damaged, of another kind, too large. Names the file and the remedy."""
+    """A file is not what it should be: cut short, damaged, of another kind, too large. Says what to do."""
 
 
 @contextlib.contextmanager

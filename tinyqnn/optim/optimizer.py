@@ -24,8 +24,8 @@ BLOCK = (
 class Optimizer:
     """The base of SGD and Adam.
 
-    params     parameters, or groups of them: `[{"params": […], "lr": 0.01}, {"params": […]}]`. What a group does not say
-               it takes from the arguments that follow; `optimizer.param_groups` may be changed between steps
+    params     parameters, or groups of them: `[{"params": […], "lr": 0.01}, {"params": […]}]`. What a group does not
+               say it takes from the arguments that follow; `optimizer.param_groups` may be changed between steps
     defaults   those arguments by name. Numbers must be finite and not negative
 
     Raises ValueError without parameters, for one in two groups, and for a rate that is no rate; TypeError for anything
