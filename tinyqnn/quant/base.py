@@ -31,7 +31,7 @@ class Quantizer:
 
     A scheme keeps dtype (float32 or float64), shape and memory layout. It raises ValueError for NaN, Inf and empty
     tensors, TypeError for anything but floating-point arrays. A tensor of zeros has scale 0 and stays zeros; a scale
-    of 0 sends everything to code 0 (or ±1 where there is no 0). Numbers so small that the scale underflows count as zeros.
+    of 0 sends everything to one value, 0. Numbers so small that the scale underflows count as zeros.
 
     `params` are a dictionary of arrays of x's dtype; per channel they have length 1 along all axes but one.
     """
@@ -61,19 +61,19 @@ class Quantizer:
         """Measure `x` (all of it: per channel, this is called once a channel)."""
         raise NotImplementedError
 
-    def to_codes(self, x: Array, **params: Array) -> Array:
+    def to_codes(self, x: Array, *_: Any, **params: Any) -> Array:
         """Whole numbers of the alphabet, still in x's dtype."""
         raise NotImplementedError
 
-    def to_values(self, codes: Array, **params: Array) -> Array:
+    def to_values(self, codes: Array, *_: Any, **params: Any) -> Array:
         """The value of each code; `codes` come in the dtype of the parameters."""
         raise NotImplementedError
 
-    def limits(self, **params: Array) -> tuple[Array, Array] | None:
+    def limits(self, *_: Any, **params: Any) -> tuple[Array, Array] | None:
         """Smallest and largest x (both included) whose gradient passes; None: it passes everywhere."""
         return None
 
-    def fast(self, x: Array, **params: Array) -> Array | None:
+    def fast(self, x: Array, *_: Any, **params: Any) -> Array | None:
         """`to_values(to_codes(x))` in one compiled pass, bit for bit the same; None where there is no such kernel."""
         return None
 
@@ -126,8 +126,11 @@ class Quantizer:
         """Quantize a Tensor; backwards the gradient goes straight through, as `limits` says."""
         if not isinstance(x, Tensor):
             raise TypeError(f"{self.notation}(x) takes a Tensor, got {type(x).__name__}; for arrays call .quantize(x)")
-        checked = self._checked(x.data)
-        return StraightThrough.apply(x, quantizer=self, params=self._params_for(checked, params))
+        return self.apply(x, self._params_for(self._checked(x.data), params))
+
+    def apply(self, x: Tensor, params: Params) -> Tensor:
+        """`self(x, params)` without looking at x once more: for parameters that were fitted to x itself."""
+        return StraightThrough.apply(x, quantizer=self, params=params)
 
     def settle(self, params: Params) -> Params:
         """Parameters of this scheme nearest to `params`, an average over batches: only FixedQ has to round them."""
@@ -157,11 +160,11 @@ class Quantizer:
             x = x.data
         x = np.asarray(x)
         if x.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{self.notation}: expected float32 or float64, got {x.dtype}; convert it with .astype(np.float32)")
+            raise TypeError(f"{self.notation}: expected float32 or float64, got {x.dtype}; use .astype(np.float32)")
         if x.size == 0:
             raise ValueError(f"{self.notation}: expected at least one element, got an empty tensor of shape {x.shape}")
         if self.axis is not None and not -x.ndim <= self.axis < x.ndim:
-            raise ValueError(f"{self!r}: a tensor of shape {x.shape} has no axis {self.axis}; expected {-x.ndim} … {x.ndim - 1}")
+            raise ValueError(f"{self!r}: a tensor of shape {x.shape} has no axis {self.axis}; choose one that it has")
         return x
 
     def _fit(self, x: Array) -> Params:
@@ -177,9 +180,9 @@ class Quantizer:
                 for name in self.parameter_names:  # C × (…) -> (…, 1, C, 1)
                     stacked = np.stack([np.asarray(channel[name], x.dtype) for channel in channels], axis=-1)
                     found[name] = stacked.reshape(*stacked.shape[:-1], *shape)
-        if not all([np.isfinite(value).all() for value in found.values()]):
+        if not all(np.isfinite(value).all() for value in found.values()):
             self._refuse_nonfinite(x)
-            raise ValueError(f"{self.notation}: the numbers are too large for {x.dtype}: their scale overflows; rescale them")
+            raise ValueError(f"{self.notation}: the scale of these numbers overflows {x.dtype}; make them smaller")
         return found
 
     def _params_for(self, x: Array, params: Params | None) -> Params:
@@ -219,18 +222,19 @@ class Quantizer:
         if bad.any():
             where = tuple([int(i) for i in np.unravel_index(int(np.argmax(bad)), x.shape)])
             raise ValueError(
-                f"{self.notation}: expected finite numbers, got {int(bad.sum())} NaN or Inf, the first at index {where}; "
-                "look for a diverged step or bad data upstream"
+                f"{self.notation}: expected finite numbers, got {int(bad.sum())} NaN or Inf, the first at index "
+                f"{where}; look for a diverged step or bad data upstream"
             )
 
     def _named(self, params: Params) -> Params:
         """`params` as arrays, if they are this scheme's."""
         if not isinstance(params, dict) or set(params) != set(self.parameter_names):
             got = sorted(params) if isinstance(params, dict) else type(params).__name__
-            raise ValueError(f"params of {self.notation} are a dictionary of {', '.join(self.parameter_names)}, got {got}")
+            names = ", ".join(self.parameter_names)
+            raise ValueError(f"params of {self.notation} are a dictionary of {names}, got {got}")
         arrays = {name: np.asarray(params[name]) for name in self.parameter_names}
-        arrays = {name: a if a.dtype in (np.float32, np.float64) else a.astype(np.float64) for name, a in arrays.items()}
-        if not all([np.isfinite(a).all() for a in arrays.values()]):
+        arrays = {name: a if a.dtype == np.float32 else a.astype(np.float64) for name, a in arrays.items()}
+        if not all(np.isfinite(a).all() for a in arrays.values()):
             raise ValueError(f"params of {self.notation} are finite numbers, got {arrays}")
         if "scale" in arrays and (arrays["scale"] < 0).any():
             raise ValueError(f"the scale of {self.notation} is not negative, got {arrays['scale'].min()}")
@@ -252,7 +256,8 @@ def nonzero(scale: Array) -> Array:
 def refuse_unknown(owner: object, unknown: dict[str, Any], known: tuple[str, ...]) -> None:
     """A keyword that nobody reads would silently do nothing."""
     if unknown:
-        raise TypeError(f"{type(owner).__name__} takes the keywords {', '.join(known)}; got {', '.join(sorted(unknown))}")
+        got = ", ".join(sorted(unknown))
+        raise TypeError(f"{type(owner).__name__} takes the keywords {', '.join(known)}; got {got}")
 
 
 def _whole(value: Any, message: str) -> int:

@@ -1,4 +1,4 @@
-"""FixedQ: fixed-point numbers. The step is a power of two, so that scaling is a shift, and the largest number still fits."""
+"""FixedQ: fixed-point numbers. The step is a power of two, so that scaling is a shift, and the largest number fits."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class FixedQ(Quantizer):
     >>> y.data.tolist(), x.grad.tolist()
     ([-3.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0])
 
-    Differs from the released code: codes are clipped to b bits (there up to 2^b + 1 levels), and a tensor of zeros gives
-    zeros (there NaN).
+    Differs from the released code: codes are clipped to b bits (there up to 2^b + 1 levels), and a tensor of zeros
+    gives zeros (there NaN).
     """
 
     letter = "F"

@@ -1,4 +1,4 @@
-"""How wide should a step be for bell-shaped numbers? λ is the answer: the scale, in standard deviations, of least error.
+"""How wide should a step be for bell-shaped numbers? λ answers: the scale, in standard deviations, of least error.
 
 For x ~ N(0, 1) and a codebook α·m₀ < α·m₁ < … on the positive side, mirrored on the negative one, the error
 

@@ -71,7 +71,7 @@ class PACT(Quantizer, nn.Module):
     def measure(self, x: Array) -> dict[str, Any]:
         a = self.clip.item()
         if not 0 < a < np.inf:
-            raise ValueError(f"{self.notation}: the learned clip has become {a}; lower its learning rate or its penalty")
+            raise ValueError(f"{self.notation}: the learned clip has become {a}; lower its learning rate or penalty")
         return {"scale": a / (2**self.bits - 1)}
 
     def to_codes(self, x: Array, scale: Array) -> Array:

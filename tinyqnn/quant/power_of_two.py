@@ -54,8 +54,8 @@ class PotQ(Quantizer):
     >>> y.data.round(3).tolist(), x.grad.tolist()
     ([-2.261, -0.565, 0.565, 0.565], [1.0, 1.0, 1.0, 1.0])
 
-    Differs from the released code: λ is the optimum (there 0.9, 0.4, 0.03), and zeros are one of the 2^b levels (there a
-    level of its own, so 2^b + 1 of them).
+    Differs from the released code: λ is the optimum (there 0.9, 0.4, 0.03), and zeros are one of the 2^b levels (there
+    a level of its own, so 2^b + 1 of them).
     """
 
     letter = "P"

@@ -86,7 +86,8 @@ class Uniform(Quantizer):
         allowed = (2**width - 1, 2**width) if signed else (2**width,)
         self.levels = allowed[0] if levels is None else levels
         if self.levels not in allowed:
-            raise ValueError(f"Uniform: levels must be {' or '.join(map(str, allowed))} at {width} bits, got {levels!r}")
+            known = " or ".join(map(str, allowed))
+            raise ValueError(f"Uniform: levels must be {known} at {width} bits, got {levels!r}")
         super().__init__(bits, axis=axis)
 
     def codes_of_width(self) -> Array:
@@ -147,7 +148,7 @@ def least_squares_step(magnitudes: Array, levels: Array) -> float:
     top = float(w[-1])
     rises, squares = np.diff(levels), np.diff(levels**2)
     edges = (levels[1:] + levels[:-1]) / 2  # w takes level k from Δ·edges[k − 1] on
-    if len(edges) == 1 or w.size * len(edges) <= 2**15:
+    if len(edges) == 1 or w.size * len(edges) <= 2**16:
         step = _best_of_all(w, top, levels, edges, rises, squares)
     else:
         step = _alternation(w, top, levels, edges, rises, squares)
@@ -168,7 +169,7 @@ def _best_of_all(w: Array, top: float, levels: Array, edges: Array, rises: Array
 
 
 def _alternation(w: Array, top: float, levels: Array, edges: Array, rises: Array, squares: Array) -> float:
-    """Codes from Δ, Δ from codes, until they stay; from up to eight peaks of a grid, looked at closer; in units of `top`."""
+    """Codes from Δ, Δ from codes, until they stay; from the best peaks of a grid; in units of `top`."""
     sums = np.concatenate([[0.0], np.cumsum(w, dtype=np.float64)]) / top
     n, total = w.size, float(sums[-1])
 
@@ -184,16 +185,16 @@ def _alternation(w: Array, top: float, levels: Array, edges: Array, rises: Array
         return (a * a / np.maximum(b, 1e-300)).reshape(steps.shape)
 
     lowest = min(0.5 * total / n / levels[-1], 0.5 / edges[0])
-    steps = np.geomspace(1 / edges[0], lowest, 512)
+    steps = np.geomspace(1 / edges[0], lowest, max(128, 4096 // len(edges)))
     score = np.concatenate([[-1.0], error_removed(steps), [-1.0]])
     peaks = np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] >= score[2:]))
-    peaks = peaks[np.argsort(-score[1 + peaks])[:8]]
+    peaks = peaks[np.argsort(-score[1 + peaks])[:4]]
     high, low = steps[np.maximum(peaks - 1, 0)], steps[np.minimum(peaks + 1, len(steps) - 1)]
-    for _ in range(5):  # every round cuts the interval around a peak to an eighth
-        grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 17)
+    for _ in range(8):  # every round cuts the interval around a peak to a quarter
+        grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
         best = error_removed(grid).argmax(axis=1)
         rows = np.arange(len(peaks))
-        low, steps, high = grid[rows, np.maximum(best - 1, 0)], grid[rows, best], grid[rows, np.minimum(best + 1, 16)]
+        low, steps, high = grid[rows, np.maximum(best - 1, 0)], grid[rows, best], grid[rows, np.minimum(best + 1, 8)]
     codes = None
     while True:
         below, a, b = least_squares(steps)

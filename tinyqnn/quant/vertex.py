@@ -72,8 +72,8 @@ class ActivationQuantizer(Module):
             raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
         if after_relu and quantizer.letter in ("B", "T", "Q"):
             raise ValueError(
-                f"{quantizer.notation} is symmetric around 0 and would waste half of its few levels on an activation after "
-                "ReLU, which is never negative (AutoQNN §6); use F, R, Z, C, P, U or PACT there, or quantize only the weights"
+                f"{quantizer.notation} is symmetric around 0, and an activation after ReLU is never negative: half of "
+                "its few levels would be wasted (AutoQNN §6 leaves it out there); use F, R, Z, C, P, U or PACT"
             )
         self.momentum, self.shape = momentum, shape
         self.scheme = quantizer
@@ -102,15 +102,15 @@ class ActivationQuantizer(Module):
             return self.scheme(x, self.params)
         params = self.scheme.fit(x)
         self._average(params)
-        return self.scheme(x, params)
+        return self.scheme.apply(x, params)
 
     @property
     def params(self) -> Params:
         """The frozen parameters that evaluation uses."""
         if self.scheme.sees_data and self.batches == 0:
             raise RuntimeError(
-                f"this {self.scheme.notation} activation quantizer has seen no batch, so it has no scale to evaluate with; "
-                "train, load_state_dict, or run tq.quant.calibrate(model, batches) first"
+                f"this {self.scheme.notation} activation quantizer has seen no batch, so it has no scale to evaluate "
+                "with; train, load_state_dict, or run tq.quant.calibrate(model, batches) first"
             )
         return self.scheme.settle({name: self._buffers[f"running_{name}"] for name in self._names()})
 
