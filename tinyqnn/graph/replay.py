@@ -1,0 +1,375 @@
+"""A graph runs again as a Module: its vertices in order, each calling its Function on what its edges bring.
+
+The modules of the model are kept as the home of parameters and buffers, under the same `state_dict` keys; their
+`forward` is no longer called. A quantizing vertex is a module in the layer it serves: `conv1.quant.weight`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyqnn import functional as F
+from tinyqnn.functional.norm import BatchNorm
+from tinyqnn.functional.recurrent import LSTMLayer
+from tinyqnn.graph.cost import elements
+from tinyqnn.graph.lengths import moves, resolve
+from tinyqnn.graph.vertices import FollowsMode, Graph, Input, Port, Stored, Vertex, map_tree
+from tinyqnn.nn import Module
+from tinyqnn.tensor import Tensor
+
+
+class Slots(Module):
+    """The quantizing vertices of one layer, by what they quantize."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A quantizing vertex, for those who put something into it.
+
+    name       of the vertex, and of its module: `conv1.quant.weight`
+    role       "weights" or "activations"
+    feeds      the expensive vertex it flows into
+    elements   how many numbers pass it: of the weight, or of the activation for one sample
+    shape      of the tensor, as traced
+    module     what quantizes: swap its `scheme`, or put another Module of a Tensor to a Tensor in with `put`
+    """
+
+    name: str
+    role: str
+    feeds: str
+    elements: int
+    shape: tuple[int, ...]
+    owner: Module
+    key: str
+
+    @property
+    def module(self) -> Any:
+        return self.owner._modules[self.key]
+
+    def put(self, module: Module) -> None:
+        """Put another module in; the graph stays as it is."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{self.name} takes a Module, got {type(module).__name__}")
+        self.owner._modules[self.key] = module
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One vertex, ready to run: everything that can be looked up beforehand has been."""
+
+    vertex: Vertex
+    sources: tuple[tuple[int, int, int], ...]  # (argument, place of the source, its output)
+    home: Module  # the module that called
+    stored: tuple[tuple[str | int, Module, str], ...]  # options and arguments that are parameters or buffers
+    following: tuple[str, ...]  # options that follow the mode
+    varying: bool  # is a length in here?
+    done: tuple[int, ...]  # places nobody needs after this step
+    recurrent: _Recurrent | None = None
+
+
+@dataclass(frozen=True)
+class _Recurrent:
+    """An LSTM layer whose state is quantized at every step."""
+
+    owner: Module
+    key: str
+    starts_from_zeros: bool
+
+
+class GraphModule(Module):
+    """Runs `graph` on the parameters and buffers of `body`, which it takes over.
+
+    Call it as the model was called: with arrays or Tensors in the place of the example's. `train()` and `eval()` act on
+    dropout, batch norm and quantizers; `graph` is the graph it runs.
+    """
+
+    graph: Graph
+
+    def __init__(self, graph: Graph, body: Module, quantizers: dict[str, Module] | None = None) -> None:
+        super().__init__()
+        self._modules.update(body._modules)
+        self._parameters.update(body._parameters)
+        self._buffers.update(body._buffers)
+        self.__dict__["graph"] = graph
+        self.__dict__["training"] = body.training
+        self.__dict__["_slots"] = {}
+        for vertex in graph.quantizers():
+            if quantizers is None or vertex.name not in quantizers:
+                raise ValueError(f"there is no module for the quantizing vertex {vertex.name!r}")
+            self._add_slot(vertex, quantizers[vertex.name])
+        self.__dict__["_program"] = self._compiled()
+
+    def forward(self, *args: Any) -> Any:
+        tensors = self._read(args)
+        free = self.graph.lengths
+        lengths = free.read([t.shape for t in tensors], self.graph.input_names()) if free is not None else []
+        values: list[tuple[Tensor, ...] | None] = [None] * len(self.graph.vertices)
+        for place, step in enumerate(self._program):
+            values[place] = self._run(step, values, tensors, lengths)
+            for gone in step.done:
+                values[gone] = None
+        places = self._places
+
+        def result(leaf: Any, _: str) -> Any:
+            return values[places[leaf.vertex]][leaf.output] if isinstance(leaf, Port) else leaf  # type: ignore[index]
+
+        return map_tree(self.graph.outputs, result)
+
+    def slots(self) -> Iterator[Slot]:
+        """The quantizing vertices in the order they run."""
+        return iter(self._slots.values())
+
+    quantizers = slots
+
+    def named_quantizers(self) -> Iterator[tuple[str, Slot]]:
+        """(name, slot) for each quantizing vertex, in the order they run."""
+        return iter(self._slots.items())
+
+    def without_quantizers(self) -> GraphModule:
+        """The float network of this one, as a copy: the quantizing vertices taken out, the weights as learned."""
+        from tinyqnn.graph.trace import private_copy
+
+        body = private_copy(self)
+        for slot in body._slots.values():
+            slot.owner._modules.pop(slot.key)
+        for _, module in list(body.named_modules()):
+            for name, child in list(module._modules.items()):
+                if isinstance(child, Slots):
+                    del module._modules[name]
+        return GraphModule(body.graph.without_quantizers(), body)
+
+    def to(self, dtype: Any) -> Any:
+        """Turn all floating-point parameters, buffers and constants into float32 or float64. Returns self."""
+        for vertex in self.graph.vertices:
+            if vertex.kind == "constant" and isinstance(vertex.value, np.ndarray) and vertex.value.dtype.kind == "f":
+                vertex.value = vertex.value.astype(dtype)
+        return super().to(dtype)
+
+    def _read(self, args: tuple[Any, ...]) -> list[Tensor]:
+        """The inputs, in their order."""
+        expected = self.graph.inputs
+        tensors: list[Tensor] = []
+
+        def take(want: Any, got: Any, name: str) -> None:
+            if isinstance(want, Input):
+                if not isinstance(got, (Tensor, np.ndarray)):
+                    raise TypeError(
+                        f"input {name} was a tensor when the graph was traced and is {_kind(got)} now; "
+                        "pass a Tensor, or generate from an example without it"
+                    )
+                tensors.append(got if isinstance(got, Tensor) else Tensor(got))
+            elif isinstance(want, (tuple, list)):
+                if not isinstance(got, (tuple, list)) or len(got) != len(want):
+                    raise TypeError(f"input {name} was {len(want)} things when the graph was traced, got {_kind(got)}")
+                for index, (a, b) in enumerate(zip(want, got)):
+                    take(a, b, f"{name}.{index}")
+            elif isinstance(want, dict):
+                if not isinstance(got, dict) or got.keys() != want.keys():
+                    raise TypeError(f"input {name} was a dictionary of {sorted(want)}, got {_kind(got)}")
+                for key in want:
+                    take(want[key], got[key], f"{name}.{key}")
+            elif isinstance(got, (Tensor, np.ndarray)) or want != got:
+                raise ValueError(
+                    f"input {name} was {want!r} when the graph was traced and is {_kind(got)} now; generate from such an example"
+                )
+
+        if len(args) > len(expected) or any(arg is not None for arg in args[len(expected) :]):
+            args = _without_trailing_none(args, len(expected))
+        if len(args) != len(expected):
+            raise TypeError(
+                f"the graph was traced with {len(expected)} inputs ({', '.join(self.graph.input_names())}), got {len(args)}"
+            )
+        for index, (want, got) in enumerate(zip(expected, args)):
+            take(want, got, str(index))
+        return tensors
+
+    def _run(
+        self, step: _Step, values: list[Any], tensors: list[Tensor], lengths: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        vertex = step.vertex
+        if vertex.kind == "input":
+            return (tensors[vertex.value],)
+        if vertex.kind in ("parameter", "buffer"):
+            ((_, home, name),) = step.stored
+            return (_parameter(home, name) if vertex.kind == "parameter" else Tensor(_array(home, name)),)
+        if vertex.kind == "constant":
+            return (Tensor(resolve(vertex.value, lengths)),)
+        if vertex.kind == "quantizer":
+            ((_, place, output),) = step.sources
+            if step.recurrent is not None:  # the LSTM layer calls it itself, at every step
+                return (values[place][output],)
+            return (self._slots[vertex.name].module(values[place][output]),)
+
+        held = resolve(vertex.held, lengths) if step.varying else vertex.held
+        options = dict(resolve(vertex.options, lengths) if step.varying else vertex.options)
+        arguments: dict[int, Any] = dict(held)
+        for argument, place, output in step.sources:
+            arguments[argument] = values[place][output]
+        for key, home, name in step.stored:
+            if isinstance(key, int):
+                arguments[key] = _parameter(home, name)
+            else:
+                options[key] = _array(home, name)
+        for option in step.following:
+            options[option] = step.home.training
+        args = [arguments[i] for i in range(len(arguments))]
+        assert vertex.function is not None
+        if vertex.function is BatchNorm and options["training"]:
+            count = step.home._buffers.get("num_batches_tracked")
+            if count is not None:
+                count += 1
+        if step.recurrent is not None:
+            module = step.recurrent.owner._modules[step.recurrent.key]
+            return lstm_by_steps(module, step.recurrent.starts_from_zeros, *args)
+        result = vertex.function.apply(*args, **options)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _add_slot(self, vertex: Vertex, module: Module) -> None:
+        """Put a quantizing vertex into the layer it serves, under `quant`."""
+        *path, quant, key = vertex.name.split(".")
+        home = operator.attrgetter(".".join(path))(self) if path else self
+        slots = home._modules.setdefault(quant, Slots())
+        if not isinstance(slots, Slots):
+            raise ValueError(f"{type(home).__name__} has a child named {quant!r} of its own; call it something else")
+        slots.add_module(key, module)
+        (incoming,), (outgoing,) = self.graph.in_edges(vertex.name), self.graph.out_edges(vertex.name)
+        self._slots[vertex.name] = Slot(
+            vertex.name,
+            vertex.role,
+            outgoing.target,
+            elements(self.graph, vertex.name),
+            self.graph.shape(incoming),
+            slots,
+            key,
+        )
+
+    def state(self, name: str) -> np.ndarray:
+        """The array of one parameter or buffer, by its `state_dict` name; not a copy."""
+        return _array(*self._find(name))
+
+    def _find(self, name: str) -> tuple[Module, str]:
+        """The module that holds a parameter or a buffer, and its name there."""
+        *path, key = name.split(".")
+        module: Module = self
+        for part in path:
+            module = module._modules[part]
+        return module, key
+
+    def _compiled(self) -> list[_Step]:
+        """The vertices as steps. A value is dropped after the last step that needs it."""
+        graph = self.graph
+        places = self.__dict__["_places"] = {vertex.name: index for index, vertex in enumerate(graph.vertices)}
+        last = list(range(len(places)))
+        for edge in graph.edges:
+            last[places[edge.source]] = max(last[places[edge.source]], places[edge.target])
+        kept: set[str] = set()
+        map_tree(graph.outputs, lambda leaf, _: kept.add(leaf.vertex) if isinstance(leaf, Port) else None)
+        done: list[list[int]] = [[] for _ in places]
+        for name, place in places.items():
+            if name not in kept:
+                done[last[place]].append(place)
+
+        homes = dict(self.named_modules())
+        steps = []
+        for place, vertex in enumerate(graph.vertices):
+            stored: list[tuple[str | int, Module, str]] = []
+            held: list[tuple[Any, Any]] = [*vertex.held.items(), *vertex.options.items()]
+            if vertex.kind in ("parameter", "buffer"):
+                held = [("value", vertex.value)]
+            stored = [(key, *self._find(value.name)) for key, value in held if isinstance(value, Stored)]
+            steps.append(
+                _Step(
+                    vertex,
+                    tuple((e.argument, places[e.source], e.output) for e in graph.in_edges(vertex.name)),
+                    homes.get(vertex.module, self),
+                    tuple(stored),
+                    tuple(name for name, option in vertex.options.items() if isinstance(option, FollowsMode)),
+                    moves(vertex.held) or moves(vertex.options),
+                    tuple(done[place]),
+                    self._recurrent(vertex),
+                )
+            )
+        return steps
+
+    def _recurrent(self, vertex: Vertex) -> _Recurrent | None:
+        """Is this an LSTM layer with a quantizing vertex on its state, or that vertex?"""
+        graph = self.graph
+        if vertex.kind == "quantizer":
+            (edge,) = graph.out_edges(vertex.name)
+            on_state = graph[edge.target].function is LSTMLayer and edge.argument == 1
+        else:
+            on_state = False
+            edges = [e for e in graph.in_edges(vertex.name) if e.argument == 1 and graph[e.source].kind == "quantizer"]
+            if vertex.function is LSTMLayer and edges:
+                on_state, edge = True, edges[0]
+        if not on_state:
+            return None
+        slot = self._slots[edge.source if vertex.kind != "quantizer" else vertex.name]
+        (before,) = graph.in_edges(slot.name)
+        return _Recurrent(slot.owner, slot.key, graph[before.source].kind == "constant")
+
+
+def lstm_by_steps(
+    quantize: Module,
+    starts_from_zeros: bool,
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`LSTMLayer`, with the state h quantized whenever it is multiplied by weights: at every step.
+
+    With a quantizer that changes nothing the results are those of `LSTMLayer`, bit for bit: the same products in the
+    same order. Zeros that the first step starts from are left alone, for a scheme may have no 0.
+    """
+    hidden = weight_hh.shape[1]
+    gates = F.linear(x, weight_ih)  # (T, N, in) -> (T, N, 4·hidden)
+    if bias_ih is not None and bias_hh is not None:
+        gates = gates + (bias_ih + bias_hh)
+    outputs = []
+    for t in range(len(x)):
+        state = h if t == 0 and starts_from_zeros else quantize(h)
+        a = gates[t] + F.linear(state, weight_hh)
+        i, f, g, o = (a[:, k * hidden : (k + 1) * hidden] for k in range(4))
+        c = _sigmoid(f) * c + _sigmoid(i) * F.tanh(g)
+        h = _sigmoid(o) * F.tanh(c)
+        outputs.append(h)
+    return F.stack(outputs), h, c
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """σ(x) = (1 + tanh(x/2)) / 2, rounded as `LSTMLayer` rounds it."""
+    return F.tanh(x * 0.5) * 0.5 + 0.5
+
+
+def _parameter(home: Module, name: str) -> Tensor:
+    parameter = home._parameters.get(name)
+    if parameter is None:
+        raise ValueError(f"the parameter {name!r} that the graph uses is gone from its {type(home).__name__}")
+    return parameter
+
+
+def _array(home: Module, name: str) -> np.ndarray:
+    """A buffer, or the bare array of a parameter."""
+    return home._buffers[name] if name in home._buffers else _parameter(home, name).data
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, (int, float, str)):
+        return repr(value)
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+
+
+def _without_trailing_none(args: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """forward(x, None) means forward(x)."""
+    while len(args) > count and args[-1] is None:
+        args = args[:-1]
+    return args
