@@ -34,7 +34,7 @@ from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.gemm import tile1, tile2
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
-from tinyqnn.kernels.simd import LANES, ROWS, offsets
+from tinyqnn.kernels.simd import LANES, ROWS, copy, offsets
 
 __all__ = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_output_size"]
 
@@ -102,7 +102,7 @@ class Plan:
     classes: np.ndarray
 
     @property
-    def copy(self) -> bool:
+    def bordered(self) -> bool:
         """Whether there is a border at all; without one the source is read where it is."""
         return self.padded != self.size[:2]
 
@@ -172,24 +172,23 @@ def _fill(space, x, n0, n1, size, corner, padded):
         for i in range(h):
             s = (((n - n0) * padded[0] + corner[0] + i) * padded[1] + corner[1]) * c
             t = (n * h + i) * w * c
-            for k in range(w * c):
-                space[s + k] = x[t + k]
+            copy(space, s, x, t, w * c)
 
 
 @jit
-def _correlate(first, last, space, batch, x, size, corner, padded, copy, pixels, targets, runs, classes,
+def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, classes,
                w, groups, c_in, c_out, bias, y, y_size):
     """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
     pitch = padded[0] * padded[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
     nowhere = np.zeros(ROWS, np.int64)
     bias_rows = offsets(nowhere, 0, ROWS - 1)
-    if copy:
+    if bordered:
         space[: batch * pitch] = 0.0
     for n0 in range(first, last, batch):
         n1 = min(n0 + batch, last)
         a, a0 = x, n0 * pitch
-        if copy:
+        if bordered:
             _fill(space, x, n0, n1, size, corner, padded)
             a, a0 = space, 0
         for k in range(len(classes)):
@@ -239,8 +238,8 @@ def _run_plan(plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int,
     source, batch = x.reshape(-1), min(plan.batch, n)
 
     def body(first: int, last: int) -> None:
-        space = scratch(batch * plan.pitch if plan.copy else 0)
-        _correlate(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.copy, plan.pixels,
+        space = scratch(batch * plan.pitch if plan.bordered else 0)
+        _correlate(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
                    plan.targets, plan.runs, plan.classes, packed, groups, c_in, c_out, bias, y, y_size)
 
     run(body, n)
@@ -290,14 +289,13 @@ def _spread(space, gy, n0, n1, n_pixels, groups, c_out, width_all):
         t = (n0 * n_pixels + p) * groups * c_out
         for g in range(groups):
             s = (p * groups + g) * width_all
-            for o in range(c_out):
-                space[s + o] = gy[t + g * c_out + o]
+            copy(space, s, gy, t + g * c_out, c_out)
             for o in range(c_out, width_all):
                 space[s + o] = 0.0
 
 
 @jit
-def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, copy, row_starts, step,
+def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, bordered, row_starts, step,
                  entries, gy, gy_size, groups, c_in, c_out, chunk, parts):
     """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
     pitch = padded[0] * padded[1] * size[2]
@@ -310,12 +308,12 @@ def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, c
     for part in range(first, last):
         flat[part * groups * depth * width_all : (part + 1) * groups * depth * width_all] = 0.0
         m0, m1 = part * n_images // n_slices, (part + 1) * n_images // n_slices
-        if copy:
+        if bordered:
             space[: batch * pitch] = 0.0
         for n0 in range(m0, m1, batch):
             n1 = min(n0 + batch, m1)
             a, a0 = x, n0 * pitch
-            if copy:
+            if bordered:
                 _fill(space, x, n0, n1, size, corner, padded)
                 a, a0 = space, 0
             _spread(space_gy, gy, n0, n1, ho * wo, groups, c_out, width_all)
@@ -375,9 +373,9 @@ def conv2d_grad_weight(
     source, gy_flat, batch = _channels_last(x).reshape(-1), _channels_last(gy).reshape(-1), min(plan.batch, n)
 
     def body(first: int, last: int) -> None:
-        space = scratch(batch * plan.pitch if plan.copy else 0)
+        space = scratch(batch * plan.pitch if plan.bordered else 0)
         space_gy = scratch(batch * ho * wo * groups * width_all, slot=1)
-        _grad_weight(first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, plan.copy, starts,
+        _grad_weight(first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, starts,
                      stride[1] * c, entries, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts)
 
     def collect(first: int, last: int) -> None:

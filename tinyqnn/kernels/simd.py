@@ -28,7 +28,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "ROWS", "fma", "load", "load_tile", "offsets", "outer", "splat", "store", "store_tile"]
+__all__ = ["LANES", "ROWS", "copy", "fma", "load", "load_tile", "offsets", "outer", "splat", "store", "store_tile"]
 
 
 def _features() -> set[str]:
@@ -197,6 +197,20 @@ def store(typingctx: Any, x: Any, a: Any, i: Any, lanes: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(vector, a, types.intp, types.intp), codegen
+
+
+@intrinsic
+def copy(typingctx: Any, y: Any, j: Any, x: Any, i: Any, count: Any) -> Any:
+    """`y[j : j + count] = x[i : i + count]` for two arrays of one type that do not overlap."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        source = _at(builder, _data(context, builder, sig.args[2], args[2]), args[3])
+        itemsize = context.get_abi_sizeof(context.get_data_type(sig.args[0].dtype))
+        cgutils.raw_memcpy(builder, target, source, args[4], itemsize)
+        return context.get_dummy_value()
+
+    return types.void(y, types.intp, x, types.intp, types.intp), codegen
 
 
 @intrinsic
