@@ -1,7 +1,7 @@
 """Every operation answers the same questions, asked of every row of `op_table.OPS`.
 
-Is the value that of the slow version, is the kind of number kept, do the gradients of every operand agree with differences
-and with PyTorch, what if an operand is used twice, lies strangely in memory, or must not be written to?
+Is the value that of the slow version, is the kind of number kept, do the gradients of every operand agree with
+differences and with PyTorch, what if an operand is used twice, lies strangely in memory, or must not be written to?
 """
 
 from __future__ import annotations
