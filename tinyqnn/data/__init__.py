@@ -8,8 +8,8 @@
     ag_news    short news texts, four classes          found
     ptb        the Penn Treebank                       found
 
-`load(name)` gives a `Dataset` (splits `train` and `test`, each with x and y) or, for running text, a `Corpus`. `batches` and
-`bptt_batches` walk through them. Nothing is ever downloaded unless `download=True` says so.
+`load(name)` gives a `Dataset` (splits `train` and `test`, each with x and y) or, for running text, a `Corpus`.
+`batches` and `bptt_batches` walk through them. Nothing is ever downloaded unless `download=True` says so.
 """
 
 from __future__ import annotations
@@ -48,17 +48,16 @@ def load(name: str, root: PathLike | None = None, download: bool = False, **opti
     download  fetch what is not found, into the first of those places
     options   what the set's own `load` understands: `rng=` for those made on the spot, `words=` for ag_news …
 
-    Raises ValueError for an unknown name, TypeError for an unknown option, FileNotFoundError when files are missing (the message
-    lists them and the places), ValueError when one is damaged, DownloadError when a download fails.
+    Raises ValueError for an unknown name, TypeError for an unknown option, FileNotFoundError when files are missing
+    (the message lists them and the places), ValueError when one is damaged, DownloadError when a download fails.
 
     >>> print(load("rings"))
     rings: 20,000 training and 34,621 test examples of shape (2,), 2 classes
     """
     if name not in NAMES:
         close = difflib.get_close_matches(str(name).lower().replace("-", ""), NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown data set {name!r}{hint} There are: {', '.join(NAMES)}" if hint else
-                         f"unknown data set {name!r}; there are: {', '.join(NAMES)}")
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise ValueError(f"unknown data set {name!r}{hint} There are {', '.join(NAMES)}.")
     make = import_module(f".{name}", __name__).load
     known = [option for option in inspect.signature(make).parameters if option not in ("root", "download")]
     if unknown := sorted(set(options) - set(known)):

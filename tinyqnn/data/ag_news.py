@@ -1,7 +1,8 @@
 """AG News: headlines and first sentences of news in four classes (Zhang, Zhao and LeCun, 2015).
 
 Here it stands in for THUCNews, the Chinese text set of the AutoQNN paper, which has no download without a form to sign.
-A text becomes the numbers of its first words: 0 fills up short texts, 1 stands for words too rare to be in the vocabulary.
+A text becomes the numbers of its first words: 0 fills up short texts, 1 stands for words too rare to be in the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .dataset import Dataset, Split
 from .download import Remote, fetch
-from .lookup import PathLike, again, find_file, find_folder, not_found, places, read_bytes
+from .lookup import PathLike, again, find_file, find_folder, not_found, places, read_bytes, the_file
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 SUBFOLDERS = ("ag_news", "AG_NEWS", "ag_news_csv", "datasets/AG_NEWS", ".")
@@ -42,8 +43,8 @@ def load(
     words   size of the vocabulary: the commonest of the training texts, with 0 for padding and 1 for all other words
     length  how many words of a text are kept
 
-    With train.csv and test.csv it is the whole set, 120,000 + 7,600. With test.csv alone its 7,600 texts are divided, the last 300 of
-    each class for testing and 1,600 for training; `note` says so.
+    With train.csv and test.csv it is the whole set, 120,000 + 7,600. With test.csv alone its 7,600 texts are
+    divided, the last 300 of each class for testing and 1,600 for training; `note` says so.
     Raises FileNotFoundError when test.csv is missing, ValueError with the line number when one is damaged.
     """
     if words < 3 or length < 1:
@@ -59,8 +60,9 @@ def load(
     test_texts, test_labels = _read(folder, "test.csv")
     if find_file(folder, "train.csv"):
         train_texts, train_labels = _read(folder, "train.csv")
-        official = (len(train_texts), len(test_texts)) == (120_000, 7_600)
-        note = "" if official else f"{len(train_texts):,} + {len(test_texts):,} texts, the official set has 120,000 + 7,600"
+        note = ""
+        if (len(train_texts), len(test_texts)) != (120_000, 7_600):
+            note = f"{len(train_texts):,} + {len(test_texts):,} texts, the official set has 120,000 + 7,600"
     else:
         last = np.zeros(len(test_labels), bool)
         for label in range(len(CLASSES)):
@@ -89,9 +91,9 @@ def _encode(texts: list[list[str]], number: dict[str, int], length: int) -> NDAr
 
 
 def _read(folder: Path, name: str) -> tuple[list[list[str]], NDArray[np.int64]]:
-    """The texts (title and description, as lower-case words) and labels of one .csv file of class, title, description."""
-    path = find_file(folder, name)
-    assert path
+    """The texts (title and description, as lower-case words) and labels of one .csv file of class, title,
+    description."""
+    path = the_file(folder, name)
     data = read_bytes(path, limit=MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path}: more than {MAX_BYTES:,} bytes, which no part of AG News has; {again(path)}")

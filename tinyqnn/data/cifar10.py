@@ -1,7 +1,8 @@
 """CIFAR-10: 60,000 colour photographs of 32×32 pixels in ten classes (Krizhevsky, 2009).
 
-The binary files hold one record after the other: a byte for the label, then 1,024 bytes each of red, green and blue. The files for
-Python hold the same numbers pickled; a pickle can run any code, so the reader here lets it name nothing but NumPy's array.
+The binary files hold one record after the other: a byte for the label, then 1,024 bytes each of red, green and blue.
+The files for Python hold the same numbers pickled; a pickle can run any code, so the reader here lets it name
+nothing but NumPy's array.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from .dataset import Dataset, Split
 from .download import DownloadError, Remote, fetch, unpack
-from .lookup import PathLike, again, find_file, find_folder, not_found, places, read_bytes
+from .lookup import PathLike, again, find_folder, not_found, places, read_bytes, the_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
@@ -46,9 +47,11 @@ def load(
 ) -> Dataset:
     """The set found under `root`, $TINYQNN_DATA or the cache; fetched from the first working source only if `download`.
 
-    Understood are cifar-10-batches-bin and torchvision's cifar-10-batches-py, in the folder or in cifar10/. `note` says so when the
-    training pixels do not have the official mean, as in copies that have been through JPEG: quote it with every accuracy.
-    Raises FileNotFoundError when a file is missing, ValueError when one is damaged, DownloadError when no source delivers.
+    Understood are cifar-10-batches-bin and torchvision's cifar-10-batches-py, in the folder or in cifar10/. `note`
+    says so when the training pixels do not have the official mean, as in copies that have been through JPEG: quote
+    it with every accuracy.
+    Raises FileNotFoundError when a file is missing, ValueError when one is damaged, DownloadError when no source
+    delivers.
     """
     roots = places(root)
     found = _find(roots)
@@ -59,7 +62,7 @@ def load(
         raise not_found("cifar10", roots, BIN_FOLDERS[:-1] + PY_FOLDERS[:-1], BIN_FILES)
     folder, read = found
     suffix = ".bin" if read is read_binary else ""
-    records = [read(path) for name in BATCHES if (path := find_file(folder, name + suffix))]
+    records = [read(the_file(folder, name + suffix)) for name in BATCHES]
     train, mean = _split(records[:-1])
     test, _ = _split(records[-1:])
     note = ""
@@ -71,17 +74,20 @@ def load(
 
 
 def read_binary(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels (N,) and pixels (N, 3072), planes in the order R, G, B, of one .bin file. Raises ValueError when it is damaged."""
+    """Labels (N,) and pixels (N, 3072), planes in the order R, G, B, of one .bin file. Raises ValueError when it is
+    damaged."""
     data = read_bytes(path, limit=BATCH_BYTES)
     if len(data) > BATCH_BYTES or not data or len(data) % RECORD:
         size = f"more than {BATCH_BYTES:,}" if len(data) > BATCH_BYTES else f"{len(data):,}"
-        raise ValueError(f"{path}: {size} bytes; expected at most 10,000 whole records of {RECORD:,} bytes; {again(path)}")
+        raise ValueError(f"{path}: {size} bytes; expected at most 10,000 whole records of {RECORD:,} bytes; "
+                         + again(path))
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
     return _check_labels(path, records[:, 0]), records[:, 1:]
 
 
 def read_pickle(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The same of one file of cifar-10-batches-py, unpickled with nothing allowed but arrays, lists, numbers and text."""
+    """The same of one file of cifar-10-batches-py, unpickled with nothing allowed but arrays, lists, numbers and
+    text."""
     data = read_bytes(path, limit=PICKLE_BYTES)
     if len(data) > PICKLE_BYTES:
         raise ValueError(f"{path}: more than {PICKLE_BYTES:,} bytes, too many for a CIFAR-10 batch; {again(path)}")
@@ -173,4 +179,5 @@ def _download(folder: Path, sources: Sequence[tuple[Remote, str]]) -> None:
         archive.unlink()
         return
     raise DownloadError("cifar10: no source delivered it:\n" + "\n".join(failures)
-                        + f"\nTry again later (what has arrived is kept), or unpack {BINARY.name} in {folder} yourself.")
+                        + "\nTry again later (what has arrived is kept), "
+                        f"or unpack {BINARY.name} in {folder} yourself.")

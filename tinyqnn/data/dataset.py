@@ -1,7 +1,7 @@
 """A data set is two piles of examples: one to learn from, one that is looked at only to keep the score.
 
-Images keep the bytes they were stored with. A network never sees those: it sees (pixel / 255 − mean) / std in float32, computed
-for one batch at a time, so that CIFAR-10 costs 184 MB of memory and not 737.
+Images keep the bytes they were stored with. A network never sees those: it sees (pixel / 255 − mean) / std in
+float32, computed for one batch at a time, so that CIFAR-10 costs 184 MB of memory and not 737.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ def channels_last(images: NDArray) -> NDArray:
     >>> channels_last(np.zeros((2, 3, 4, 5), np.uint8)).strides
     (60, 1, 15, 3)
     """
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    pixels = images.transpose(0, 2, 3, 1)
+    # By way of one flat row, because NumPy lets an axis of length 1 keep whatever stride it had.
+    return np.ascontiguousarray(pixels).reshape(-1).reshape(pixels.shape).transpose(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Examples `x` and their answers `y`, checked once and then left alone.
 
-    x  images (N, C, H, W), bytes or floats, channels-last in memory whatever came in; or vectors (N, D), floats; or token
-       numbers (N, L), integers
+    x  images (N, C, H, W), bytes or floats, channels-last in memory whatever came in; or vectors (N, D), floats; or
+       token numbers (N, L), integers
     y  labels (N,), integers from 0; or real targets, floats, one row an example
     mean, std  one number a channel on the scale where white is 1; only for images stored as bytes (default: 0 and 1)
 
@@ -67,7 +69,8 @@ class Split:
             mean = tuple(float(m) for m in (self.mean if self.mean is not None else [0.0] * channels))
             std = tuple(float(s) for s in (self.std if self.std is not None else [1.0] * channels))
             if len(mean) != channels or len(std) != channels:
-                raise ValueError(f"mean, std: expected {channels} numbers each, one a channel, got {len(mean)} and {len(std)}")
+                raise ValueError(f"mean, std: expected {channels} numbers each, one a channel, "
+                                 f"got {len(mean)} and {len(std)}")
             if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
                 raise ValueError(f"mean, std: expected finite numbers and std > 0, got mean {mean}, std {std}")
             object.__setattr__(self, "mean", mean)
@@ -81,21 +84,23 @@ class Split:
     def take(self, indices: ArrayLike) -> Split:
         """The examples at `indices` (integers), as a split of their own."""
         indices = np.asarray(indices)
-        return Split(_rows(self.x, indices), self.y[indices], self.mean, self.std)
+        return Split(pick(self.x, indices), self.y[indices], self.mean, self.std)
 
     def inputs(self, indices: NDArray | slice | None = None) -> NDArray:
-        """What a network sees of the examples at `indices` (all by default): float images channels-last, or x as it is."""
-        return self.normalize(_rows(self.x, slice(None) if indices is None else indices))
+        """What a network sees of the examples at `indices` (all by default): float images channels-last, or x as it
+        is."""
+        return self.normalize(pick(self.x, slice(None) if indices is None else indices))
 
     def normalize(self, x: NDArray) -> NDArray:
-        """Bytes (N, C, H, W) -> (x / 255 − mean) / std, float32, channels-last. Anything but uint8 images is returned as it is."""
+        """Bytes (N, C, H, W) -> (x / 255 − mean) / std, float32, channels-last. Anything but uint8 images is
+        returned as it is."""
         if self.mean is None or self.std is None or x.dtype != np.uint8:
             return x
         n, c, h, w = x.shape
         std = np.asarray(self.std)
-        scale = np.tile(1.0 / (255.0 * std), h * w).astype(np.float32)                # (H·W·C,), so that NumPy's inner loop is long
+        scale = np.tile(1.0 / (255.0 * std), h * w).astype(np.float32)  # (H·W·C,), so that NumPy's inner loop is long
         shift = np.tile(-np.asarray(self.mean) / std, h * w).astype(np.float32)
-        rows = channels_last(x).transpose(0, 2, 3, 1).reshape(n, h * w * c)           # (N, C, H, W) -> (N, H·W·C), no copy
+        rows = channels_last(x).transpose(0, 2, 3, 1).reshape(n, h * w * c)  # (N, C, H, W) -> (N, H·W·C), no copy
         out = np.multiply(rows, scale, dtype=np.float32)
         out += shift
         return out.reshape(n, h, w, c).transpose(0, 3, 1, 2)
@@ -134,16 +139,19 @@ class Dataset:
                                  f"{len(self.classes)} classes (labels 0 … {len(self.classes) - 1})")
 
     def __str__(self) -> str:
-        return (f"{self.name}: {len(self.train):,} training and {len(self.test):,} test examples of shape {self.train.x.shape[1:]}"
+        return (f"{self.name}: {len(self.train):,} training and {len(self.test):,} test examples "
+                f"of shape {self.train.x.shape[1:]}"
                 + (f", {len(self.classes)} classes" if self.classes else "")
                 + (f", from {self.source}" if self.source else "") + (f" ({self.note})" if self.note else ""))
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Running text as token numbers, cut into `train`, `valid` and `test` (each a 1-D int64 array), and the words behind them.
+    """Running text as token numbers, cut into `train`, `valid` and `test` (each a 1-D int64 array), and the words
+    behind them.
 
-    best_perplexity  e to the power of the source's true entropy a token, where that is known: no model can do better in the long run
+    best_perplexity  e to the power of the source's true entropy a token, where that is known: no model can do better
+                     in the long run
 
     >>> corpus = Corpus("mine", np.array([0, 1, 0]), np.array([1]), np.array([0]), vocabulary=("a", "b"))
     >>> corpus.words(corpus.train)
@@ -164,7 +172,8 @@ class Corpus:
         for part in ("train", "valid", "test"):
             tokens = _array(part, getattr(self, part))
             if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-                raise ValueError(f"{self.name}: {part} must be one row of token numbers, got {tokens.dtype} {tokens.shape}")
+                raise ValueError(f"{self.name}: {part} must be one row of token numbers, "
+                                 f"got {tokens.dtype} {tokens.shape}")
             if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self.vocabulary):
                 raise ValueError(f"{self.name}: {part} has tokens {int(tokens.min())} … {int(tokens.max())}, "
                                  f"the vocabulary has 0 … {len(self.vocabulary) - 1}")
@@ -175,7 +184,8 @@ class Corpus:
         return " ".join(self.vocabulary[int(token)] for token in np.asarray(tokens).ravel())
 
     def __str__(self) -> str:
-        return (f"{self.name}: {len(self.train):,} / {len(self.valid):,} / {len(self.test):,} tokens, {len(self.vocabulary):,} words"
+        return (f"{self.name}: {len(self.train):,} / {len(self.valid):,} / {len(self.test):,} tokens, "
+                f"{len(self.vocabulary):,} words"
                 + (f", from {self.source}" if self.source else "") + (f" ({self.note})" if self.note else ""))
 
 
@@ -184,7 +194,8 @@ def validation_split(
 ) -> tuple[Split, Split]:
     """Lays `part` of a split aside: a fraction (0 < part < 1) or a count. Returns (the rest, what was laid aside).
 
-    With an `rng` the examples laid aside are drawn at random, without one they are the last. Both keep the order they had.
+    With an `rng` the examples laid aside are drawn at random, without one they are the last. Both keep the order
+    they had.
 
     >>> rest, valid = validation_split(Split(np.eye(10), range(10)), 0.3)
     >>> rest.y.tolist(), valid.y.tolist()
@@ -198,7 +209,7 @@ def validation_split(
     return split.take(np.sort(order[: n - count])), split.take(np.sort(order[n - count :]))
 
 
-def _rows(x: NDArray, indices: NDArray | slice) -> NDArray:
+def pick(x: NDArray, indices: NDArray | slice) -> NDArray:
     """x[indices], images gathered so that they stay channels-last."""
     if x.ndim == 4:
         return x.transpose(0, 2, 3, 1)[indices].transpose(0, 3, 1, 2)
@@ -215,13 +226,13 @@ def _array(name: str, value: object) -> NDArray:
     if array.dtype.kind == "f":
         if array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float32)
-        # A sum is NaN or infinite as soon as one term is, and takes one pass without a temporary; look closely only then.
+  # A sum is NaN or infinite as soon as one term is, and takes one pass without a temporary; look closely only then.
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not np.isfinite(array.sum(dtype=np.float64))
         if suspicious:
             bad = ~np.isfinite(array)
             if bad.any():
                 first = tuple(int(i) for i in np.argwhere(bad)[0])
-                raise ValueError(f"{name}: {int(bad.sum())} of {array.size} numbers are NaN or infinite, the first at {first}; "
-                                 "clean the data before training on it")
+                raise ValueError(f"{name}: {int(bad.sum())} of {array.size} numbers are NaN or infinite, "
+                                 f"the first at {first}; clean the data before training on it")
     return array

@@ -1,7 +1,7 @@
 """Fetching a file so that it is either there, whole and checked, or not there at all.
 
-It grows under the name `….part` in the folder it is meant for, and gets its own name only when its size and checksum are right.
-A broken connection is taken up where it broke; a mirror that fails is followed by the next.
+It grows under the name `….part` in the folder it is meant for, and gets its own name only when its size and checksum
+are right. A broken connection is taken up where it broke; a mirror that fails is followed by the next.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ class DownloadError(OSError):
     """No mirror delivered the file; the message lists what each of them did."""
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """The connection was lost: worth another try at the same place."""
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The server does not have the file, or cannot be reached: on to the next mirror."""
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """The server delivered something else."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the net: its name, what its checksum must be ("md5:…" or "sha256:…"), its length in bytes if that is known."""
+    """A file on the net: its name, what its checksum must be ("md5:…" or "sha256:…"), its length in bytes if that is
+    known."""
 
     name: str
     checksum: str
@@ -54,9 +55,10 @@ def fetch(
 ) -> Path:
     """Fetches `remote` into `folder` from the first of `urls` that delivers it whole; returns its path.
 
-    A connection that breaks is tried `attempts` times, `pause`, 2·`pause`, … seconds later, and asks only for the bytes still missing.
-    A server that answers with an error, or with other bytes than the checksum promises, is left at once for the next. What an
-    interrupted run left behind is taken up again. A file that is already there is not fetched.
+    A connection that breaks is tried `attempts` times, `pause`, 2·`pause`, … seconds later, and asks only for the
+    bytes still missing. A server that answers with an error, or with other bytes than the checksum promises, is left
+    at once for the next. What an interrupted run left behind is taken up again. A file that is already there is not
+    fetched.
     Raises DownloadError; then a `.part` file remains at most.
     """
     target, part = folder / remote.name, folder / f"{remote.name}.part"
@@ -68,7 +70,7 @@ def fetch(
         try:
             with _progress_bar(remote.name, remote.size) as show:
                 _fetch_from(url, part, remote, attempts, timeout, pause, show)
-        except (_Broken, _Refused, _Wrong) as error:
+        except (_BrokenError, _RefusedError, _WrongError) as error:
             failures.append(f"\n    {url}: {error}")
         else:
             os.replace(part, target)
@@ -87,11 +89,11 @@ def _fetch_from(
             _transfer(url, part, remote.size, timeout, show)
             _verify(part, remote)
             return
-        except _Broken:
+        except _BrokenError:
             if attempt == attempts:
                 raise
             time.sleep(pause * attempt)
-        except _Wrong:
+        except _WrongError:
             part.unlink(missing_ok=True)
             if not resumed or attempt == attempts:      # what was left over may be to blame: once more from the start
                 raise
@@ -101,21 +103,22 @@ def _transfer(url: str, part: Path, size: int | None, timeout: float, show: Call
     """Appends to `part` what it lacks of `size` bytes; a size that is not known is taken from the server."""
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have > size:
-        raise _Wrong(f"{have:,} bytes were left over, more than the whole {size:,}")
+        raise _WrongError(f"{have:,} bytes were left over, more than the whole {size:,}")
     if have == size:
         return
-    request = urllib.request.Request(url, headers={"User-Agent": "tinyqnn", "Accept-Encoding": "identity"})
+    headers = {"User-Agent": "tinyqnn", "Accept-Encoding": "identity"}
     if have:
-        request.add_header("Range", f"bytes={have}-")
+        headers["Range"] = f"bytes={have}-"
     try:
+        request = urllib.request.Request(url, headers=headers)
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:
-            raise _Wrong("the server has fewer bytes than are already here") from error
-        raise _Refused(f"HTTP {error.code} {error.reason}") from error
+        if error.code == 416 and size is None:          # perhaps everything is here; only a fresh start can tell
+            raise _WrongError("the server has no more bytes than are already here") from error
+        raise _RefusedError(f"HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _Refused(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        raise _RefusedError(str(getattr(error, "reason", error)) or type(error).__name__) from error
     with response:
         if getattr(response, "status", 200) != 206:     # the server sends everything, whatever was asked for
             have = 0
@@ -124,26 +127,26 @@ def _transfer(url: str, part: Path, size: int | None, timeout: float, show: Call
         if size is None:
             size = MAX_BYTES if whole is None else whole
         elif whole is not None and whole != size:
-            raise _Wrong(f"offers {whole:,} bytes, the real file has {size:,}")
+            raise _RefusedError(f"offers {whole:,} bytes, the real file has {size:,}")
         if size > MAX_BYTES:
-            raise _Wrong(f"offers {size:,} bytes, which is absurd")
+            raise _RefusedError(f"offers {size:,} bytes, which is absurd")
         with open(part, "ab" if have else "wb") as file:
             while True:
                 try:
                     block = response.read(BLOCK)
                 except (OSError, http.client.HTTPException) as error:
-                    raise _Broken(f"connection lost after {have:,} of {size:,} bytes") from error
+                    raise _BrokenError(f"connection lost after {have:,} of {size:,} bytes") from error
                 if not block:
                     break
                 have += len(block)
                 if have > size:
-                    raise _Wrong(f"sends more than the {size:,} bytes of the real file")
+                    raise _WrongError(f"sends more than the {size:,} bytes of the real file")
                 file.write(block)
                 show(have)
             file.flush()
             os.fsync(file.fileno())
     if have < size and (whole is not None or size != MAX_BYTES):
-        raise _Broken(f"connection lost after {have:,} of {size:,} bytes")
+        raise _BrokenError(f"connection lost after {have:,} of {size:,} bytes")
 
 
 def _verify(path: Path, remote: Remote) -> None:
@@ -154,14 +157,15 @@ def _verify(path: Path, remote: Remote) -> None:
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != expected:
-        raise _Wrong(f"{kind} is {digest.hexdigest()}, the real file's is {expected}")
+        raise _WrongError(f"{kind} is {digest.hexdigest()}, the real file's is {expected}")
 
 
 def unpack(archive: Path, folder: Path, sizes: Mapping[str, int]) -> None:
     """Takes the files named in `sizes` out of a .tar.gz into `folder`, without the folders they have in the archive.
 
-    `sizes` says how many bytes each may have at most. Nothing else is unpacked, no link is followed, and the files get their names
-    only when all of them are there. Raises ValueError when one is missing or too long, or the archive is damaged.
+    `sizes` says how many bytes each may have at most. Nothing else is unpacked, no link is followed, and the files
+    get their names only when all of them are there. Raises ValueError when one is missing or too long, or the
+    archive is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Path] = {}

@@ -1,10 +1,10 @@
-"""IDX, the file format of MNIST: two zero bytes, one byte for the type, one for the number of dimensions, the dimensions as
-big-endian 32-bit numbers, then the values. Every claim of the header is checked before memory is reserved for it.
+"""IDX, the file format of MNIST: two zero bytes, one byte for the type, one for the number of dimensions, the
+dimensions as big-endian 32-bit numbers, then the values. Every claim of the header is checked before memory is
+reserved for it.
 """
 
 from __future__ import annotations
 
-import gzip
 import struct
 from pathlib import Path
 
@@ -20,16 +20,16 @@ UNSIGNED_BYTE = 0x08
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """The bytes of an IDX file (plain or .gz) in the shape its header gives; the array is read-only.
 
-    Raises ValueError, naming the file and the remedy, when the file is no IDX file of unsigned bytes with `ndim` dimensions, claims
-    more than 1 GiB, is shorter or longer than its header says, or is a damaged gzip.
+    Raises ValueError, naming the file and the remedy, when the file is no IDX file of unsigned bytes with `ndim`
+    dimensions, claims more than 1 GiB, is shorter or longer than its header says, or is a damaged gzip.
     """
-    header = _first_bytes(path, 4 + 4 * ndim)
+    header = read_bytes(path, limit=4 + 4 * ndim)[: 4 + 4 * ndim]
     if len(header) < 4 or header[:2] != b"\0\0":
-        raise ValueError(f"{path}: not an IDX file (it must begin with two zero bytes, this begins with {header[:4].hex(' ')}); "
-                         + again(path))
+        raise ValueError(f"{path}: not an IDX file (it must begin with two zero bytes, this begins with "
+                         f"{header[:4].hex(' ') or 'nothing'}); {again(path)}")
     if header[2] != UNSIGNED_BYTE or header[3] != ndim:
-        raise ValueError(f"{path}: expected unsigned bytes (type 8) in {ndim} dimensions, the header says type {header[2]} in "
-                         f"{header[3]}; are images and labels swapped?")
+        raise ValueError(f"{path}: expected unsigned bytes (type 8) in {ndim} dimensions, the header says type "
+                         f"{header[2]} in {header[3]}; are images and labels swapped?")
     if len(header) < 4 + 4 * ndim:
         raise ValueError(f"{path}: ends inside its header; {again(path)}")
     shape = struct.unpack(f">{ndim}I", header[4:])
@@ -37,7 +37,8 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     for length in shape:
         size *= length                                  # Python's integers do not wrap around
     if not 0 < size <= MAX_BYTES:
-        raise ValueError(f"{path}: the header claims {' × '.join(map(str, shape))} values, which is absurd; {again(path)}")
+        claim = " × ".join(map(str, shape))
+        raise ValueError(f"{path}: the header claims {claim} values, which is absurd; {again(path)}")
     whole = len(header) + size
     if path.suffix != ".gz" and path.stat().st_size != whole:
         raise ValueError(f"{path}: {path.stat().st_size:,} bytes long, but its header needs {whole:,}; {again(path)}")
@@ -46,14 +47,3 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         held = f"more than the {whole:,}" if len(data) > whole else f"{len(data):,} of the {whole:,}"
         raise ValueError(f"{path}: holds {held} bytes its header needs; {again(path)}")
     return np.frombuffer(data, np.uint8, offset=len(header)).reshape(shape)
-
-
-def _first_bytes(path: Path, count: int) -> bytes:
-    """The first bytes of a plain or .gz file."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            return file.read(count)
-    except (EOFError, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
-            raise
-        raise ValueError(f"{path}: not a whole gzip file ({error}); {again(path)}") from error

@@ -1,8 +1,8 @@
 """A training run sees its data as small batches in a fresh random order each epoch.
 
-All that is random about an epoch is drawn at its beginning: the order, and one number from which every batch derives its own
-augmentation. So batch 17 of an epoch can be made without making the sixteen before it, and a run that was stopped there goes on
-exactly as if it had not been.
+All that is random about an epoch is drawn at its beginning: the order, and one number from which every batch derives
+its own augmentation. So batch 17 of an epoch can be made without making the sixteen before it, and a run that was
+stopped there goes on exactly as if it had not been.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Split
+from .dataset import Split, pick
 
 Augment = Callable[[NDArray, np.random.Generator], NDArray]
 
@@ -21,10 +21,11 @@ class batches:
     """Mini-batches (x, y) of a split: x as `Split.inputs` gives it, y (B,). Has a `len`; can be walked more than once.
 
     rng        shuffles; None keeps the order of the split
-    augment    a function (images, generator) -> images, applied to the stored images before they are normalized; needs an rng
+    augment    a function (images, generator) -> images, applied to the stored images before they are normalized;
+               needs an rng
     drop_last  leaves out a last batch that is not full
-    start      the batch to begin with. To resume in the middle of an epoch, give the rng the state it had before the epoch's
-               `batches` was called, and the number of the batch that comes next
+    start      the batch to begin with. To resume in the middle of an epoch, give the rng the state it had before the
+               epoch's `batches` was called, and the number of the batch that comes next
 
     >>> split = Split(np.arange(10.0).reshape(5, 2), range(5))
     >>> [y.tolist() for x, y in batches(split, 2)]
@@ -66,7 +67,7 @@ class batches:
             if self.augment is None:
                 x = self.split.inputs(indices)
             else:
-                raw = self.split.take(indices).x
+                raw = pick(self.split.x, indices)
                 x = self.split.normalize(self.augment(raw, np.random.default_rng((self.seed, number))))
             yield x, self.split.y[indices]
 
@@ -75,8 +76,9 @@ class bptt_batches:
     """Pieces of running text for back-propagation through time: `batch_size` rows of the text read side by side.
 
     The tokens are cut into `batch_size` rows of equal length (what is left over at the end is not used). Each piece is
-    (x, y), both (seq_len, batch_size), or (batch_size, seq_len) if `batch_first`; y is x one word later. A row's pieces follow
-    each other, so the state of a recurrent network is carried from one to the next; the last piece may be shorter.
+    (x, y), both (seq_len, batch_size), or (batch_size, seq_len) if `batch_first`; y is x one word later. A row's
+    pieces follow each other, so the state of a recurrent network is carried from one to the next; the last piece may
+    be shorter.
 
     >>> for x, y in bptt_batches(np.arange(9), batch_size=2, seq_len=2):
     ...     print(x.T.tolist(), y.T.tolist())
@@ -91,8 +93,8 @@ class bptt_batches:
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise ValueError(f"tokens: expected one row of integers, got {tokens.dtype} {tokens.shape}")
         if batch_size < 1 or seq_len < 1 or len(tokens) < 2 * batch_size:
-            raise ValueError(f"batch_size, seq_len: {len(tokens):,} tokens do not make {batch_size} rows with at least one word and "
-                             f"the next in each (seq_len {seq_len}); use smaller ones")
+            raise ValueError(f"batch_size {batch_size}, seq_len {seq_len}: expected at least 1 each, and two of the "
+                             f"{len(tokens):,} tokens for each row; use smaller ones")
         length = len(tokens) // batch_size
         self.rows = tokens[: length * batch_size].reshape(batch_size, length)
         self.seq_len, self.batch_first = seq_len, batch_first

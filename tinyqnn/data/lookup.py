@@ -1,8 +1,8 @@
 """Where data sets are looked for, and how their files are opened without trusting what they claim.
 
-The places, in this order: the folder passed as `root`, then $TINYQNN_DATA, then the user's cache ($XDG_CACHE_HOME/tinyqnn,
-by default ~/.cache/tinyqnn, on macOS ~/Library/Caches/tinyqnn). Under each of them the names other libraries use are understood
-too, so that data which is already on the disk need not be fetched again.
+The places, in this order: the folder passed as `root`, then $TINYQNN_DATA, then the user's cache
+($XDG_CACHE_HOME/tinyqnn, by default ~/.cache/tinyqnn, on macOS ~/Library/Caches/tinyqnn). Under each of them the
+names other libraries use are understood too, so that data which is already on the disk need not be fetched again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,17 @@ def find_folder(roots: Sequence[Path], subfolders: Sequence[str], names: Sequenc
     return None
 
 
-def not_found(dataset: str, roots: Sequence[Path], subfolders: Sequence[str], names: Sequence[str]) -> FileNotFoundError:
+def the_file(folder: Path, name: str) -> Path:
+    """`find_file` where the file has been seen already; raises FileNotFoundError if it has gone since."""
+    path = find_file(folder, name)
+    if path is None:
+        raise FileNotFoundError(f"{folder / name}: gone, though it was there a moment ago")
+    return path
+
+
+def not_found(
+    dataset: str, roots: Sequence[Path], subfolders: Sequence[str], names: Sequence[str]
+) -> FileNotFoundError:
     """The error that says which files are wanted, where they were looked for, and what to do about it."""
     partial = ""
     for folder in (root / subfolder for root in roots for subfolder in subfolders):
@@ -63,7 +73,8 @@ def not_found(dataset: str, roots: Sequence[Path], subfolders: Sequence[str], na
     lines = "".join(f"\n    {root}" + ("" if root.is_dir() else "   (no such folder)") for root in roots)
     inside = ", ".join(repr(s) for s in subfolders if s != ".")
     return FileNotFoundError(
-        f"{dataset}: files not found: {', '.join(names)} (plain or .gz).\nLooked in{lines}\nthere in {inside} and directly.{partial}\n"
+        f"{dataset}: files not found: {', '.join(names)} (plain or .gz).\n"
+        f"Looked in{lines}\nthere in {inside} and directly.{partial}\n"
         f"Put them there, point $TINYQNN_DATA or root= at a folder that has them, or fetch them: "
         f"`tinyqnn data {dataset}`, or tinyqnn.data.load({dataset!r}, download=True)."
     )
@@ -72,7 +83,8 @@ def not_found(dataset: str, roots: Sequence[Path], subfolders: Sequence[str], na
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a plain or .gz file, of which no more than `limit` + 1 bytes are ever unpacked.
 
-    One byte too many is how the caller sees that a file is longer than it may be. Raises ValueError if a .gz is cut or corrupt.
+    One byte too many is how the caller sees that a file is longer than it may be. Raises ValueError if a .gz is cut
+    or corrupt.
     """
     if path.suffix != ".gz":
         with open(path, "rb") as file:

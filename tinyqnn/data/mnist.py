@@ -1,4 +1,5 @@
-"""MNIST: 70,000 handwritten digits of 28×28 grey pixels, the fruit fly of this field (LeCun, Cortes and Burges, 1998)."""
+"""MNIST: 70,000 handwritten digits of 28×28 grey pixels, the fruit fly of this field (LeCun, Cortes and Burges,
+1998)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 from .dataset import Dataset, Split
 from .download import Remote, fetch
 from .idx import read_idx
-from .lookup import PathLike, again, find_file, find_folder, not_found, places
+from .lookup import PathLike, again, find_file, find_folder, not_found, places, the_file
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SUBFOLDERS = ("mnist", "MNIST/raw", "MNIST", ".")
@@ -37,7 +38,8 @@ def load(root: PathLike | None = None, download: bool = False, mirrors: tuple[st
     """The set found under `root`, $TINYQNN_DATA or the cache; fetched from the first working mirror only if `download`.
 
     The four IDX files may be plain or .gz, in mnist/, in torchvision's MNIST/raw/, or in the folder itself.
-    Raises FileNotFoundError when a file is missing, ValueError when one is damaged, DownloadError when no mirror delivers.
+    Raises FileNotFoundError when a file is missing, ValueError when one is damaged, DownloadError when no mirror
+    delivers.
     """
     roots = places(root)
     folder = find_folder(roots, SUBFOLDERS, FILES)
@@ -57,18 +59,18 @@ def load(root: PathLike | None = None, download: bool = False, mirrors: tuple[st
 
 def _read(folder: Path, images_name: str, labels_name: str) -> tuple[Split, str]:
     """One pair of files as a split, and the hash of what is in them."""
-    images_path, labels_path = (find_file(folder, name) for name in (images_name, labels_name))
-    assert images_path and labels_path
+    images_path, labels_path = the_file(folder, images_name), the_file(folder, labels_name)
     images, labels = read_idx(images_path, ndim=3), read_idx(labels_path, ndim=1)
     if images.shape[1:] != (28, 28):
-        raise ValueError(f"{images_path}: expected images of 28×28, got {images.shape[1]}×{images.shape[2]}; {again(images_path)}")
+        raise ValueError(f"{images_path}: expected images of 28×28, got {images.shape[1]}×{images.shape[2]}; "
+                         + again(images_path))
     if len(images) != len(labels):
-        raise ValueError(f"{labels_path}: {len(labels):,} labels for {len(images):,} images; the two files do not belong together, "
-                         "fetch both again")
+        raise ValueError(f"{labels_path}: {len(labels):,} labels for {len(images):,} images; the two files do not "
+                         "belong together, fetch both again")
     if labels.max() > 9:
         raise ValueError(f"{labels_path}: label {int(labels.max())} at index {int(labels.argmax())}, digits go to 9; "
                          + again(labels_path))
-    content = hashlib.sha256(images)
-    content.update(labels)
+    content = hashlib.sha256(images.data)
+    content.update(labels.data)
     # (N, 28, 28) -> (N, 1, 28, 28)
     return Split(images[:, None], labels, MEAN, STD), content.hexdigest()

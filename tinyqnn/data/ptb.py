@@ -1,7 +1,7 @@
 """Penn Treebank, the word-level text by which language models have been compared since Mikolov et al. (2010).
 
-The text comes prepared: lower case, numbers as N, the 10,000 commonest words, all others as <unk>. Each line ends a sentence,
-which the models see as one more word, <eos>.
+The text comes prepared: lower case, numbers as N, the 10,000 commonest words, all others as <unk>. Each line ends a
+sentence, which the models see as one more word, <eos>.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from .dataset import Corpus
 from .download import Remote, fetch
-from .lookup import PathLike, again, find_file, find_folder, not_found, places, read_bytes
+from .lookup import PathLike, again, find_file, find_folder, not_found, places, read_bytes, the_file
 
 FILES = ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt")
 SUBFOLDERS = ("ptb", "PTB", "penn", "PennTreebank", "simple-examples/data", ".")
@@ -31,10 +31,12 @@ REMOTES = (
 
 
 def load(root: PathLike | None = None, download: bool = False, mirrors: tuple[str, ...] = MIRRORS) -> Corpus:
-    """The corpus found under `root`, $TINYQNN_DATA or the cache; fetched from the first working mirror only if `download`.
+    """The corpus found under `root`, $TINYQNN_DATA or the cache; fetched from the first working mirror only if
+    `download`.
 
     Words are numbered in the order of their first appearance in the training text.
-    Raises FileNotFoundError when a file is missing, ValueError when one is damaged or no PTB, DownloadError when no mirror delivers.
+    Raises FileNotFoundError when a file is missing, ValueError when one is damaged or no PTB, DownloadError when no
+    mirror delivers.
     """
     roots = places(root)
     folder = find_folder(roots, SUBFOLDERS, FILES)
@@ -48,22 +50,22 @@ def load(root: PathLike | None = None, download: bool = False, mirrors: tuple[st
     texts = {name: _read(folder, name) for name in FILES}
     number = {word: i for i, word in enumerate(dict.fromkeys(texts[FILES[0]]))}
     if len(number) != WORDS or "<unk>" not in number:
-        raise ValueError(f"{folder / FILES[0]}: {len(number):,} different words, PTB has {WORDS:,} with <unk> and <eos>; "
-                         "is this another edition of the text?")
-    parts = []
+        raise ValueError(f"{folder / FILES[0]}: {len(number):,} different words, PTB has {WORDS:,} with <unk> and "
+                         "<eos>; is this another edition of the text?")
+    parts = {}
     for name in FILES:
         try:
-            parts.append(np.array([number[word] for word in texts[name]], np.int64))
+            parts[name] = np.array([number[word] for word in texts[name]], np.int64)
         except KeyError as error:
             raise ValueError(f"{folder / name}: the word {error} is not in the training text; "
                              f"do the three files belong together?") from error
-    return Corpus("ptb", *parts, vocabulary=tuple(number), source=str(folder))
+    train, valid, test = (parts[name] for name in FILES)
+    return Corpus("ptb", train, valid, test, tuple(number), source=str(folder))
 
 
 def _read(folder: Path, name: str) -> list[str]:
     """The words of one file, with <eos> for the end of each line."""
-    path = find_file(folder, name)
-    assert path
+    path = the_file(folder, name)
     data = read_bytes(path, limit=MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path}: more than {MAX_BYTES:,} bytes, which no part of PTB has; {again(path)}")

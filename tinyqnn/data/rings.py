@@ -1,13 +1,15 @@
-"""Ten half rings around each other, of two kinds: points in the plane, so that one can see what quantization does to a network.
+"""Ten half rings around each other, of two kinds: points in the plane, so that one can see what quantization does to
+a network.
 
 The synthetic set of "Holistic" §3.1, eqs. (5)–(7). For ring k = 0 … 4 and label l ∈ {0, 1}:
 
     upper half   radius 2k + 1 + l      (cos φ, sin φ) · radius,   φ = 0 … π in 100 equal steps
     lower half   radius 2k + 2 − l      the same with φ = π … 2π
 
-so the labels take turns from the middle outwards, and are the other way round below the x-axis. These 2,000 core points, and
-nine copies of each moved by Gaussian noise of σ = 0.25, are the 10,000 training points of each label. A point of the plane
-belongs to the label of the nearest half ring. (The equations' figures are not in the paper's text; radii and σ are our reading.)
+so the labels take turns from the middle outwards, and are the other way round below the x-axis. These 2,000 core
+points, and nine copies of each moved by Gaussian noise of σ = 0.25, are the 10,000 training points of each label. A
+point of the plane belongs to the label of the nearest half ring. (The equations' figures are not in the paper's
+text; radii and σ are our reading.)
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ SIGMA = 0.25
 
 
 def load(rng: np.random.Generator | None = None, copies: int = 9, side: int = 211) -> Dataset:
-    """20,000 noisy training points (N, 2), float32, and as test set the points of a side × side grid that lie within radius 10.5.
+    """20,000 noisy training points (N, 2), float32, and as test set the points of a side × side grid that lie within
+    radius 10.5.
 
     rng     draws the noise; without one, everybody gets the same points
     copies  noisy copies of each core point
@@ -37,7 +40,8 @@ def load(rng: np.random.Generator | None = None, copies: int = 9, side: int = 21
     rng = np.random.default_rng(1) if rng is None else rng
     core, labels = core_points()
     noise = rng.normal(0.0, SIGMA, (copies, *core.shape))
-    points = np.concatenate([core[None], core + noise]).reshape(-1, 2).astype(np.float32)     # (copies + 1, 2000, 2) -> (N, 2)
+    # (copies + 1, 2000, 2) -> (N, 2)
+    points = np.concatenate([core[None], core + noise]).reshape(-1, 2).astype(np.float32)
     plane = grid(side)
     plane = plane[np.hypot(*plane.T) <= EXTENT]
     train = Split(points, np.tile(labels, copies + 1))
@@ -59,7 +63,8 @@ def core_points() -> tuple[NDArray, NDArray]:
 def nearest_label(points: NDArray) -> NDArray[np.int64]:
     """The label of the half ring nearest to each of the points (N, 2).
 
-    Every whole radius from 1 to 10 is taken in both halves, so the nearest one lies in the point's own half: radius r rounded.
+    Every whole radius from 1 to 10 is taken in both halves, so the nearest one lies in the point's own half: radius
+    r rounded.
 
     >>> nearest_label(np.array([[0.0, 1.1], [0.0, 1.9], [0.0, -1.1], [0.0, -9.8]])).tolist()
     [0, 1, 1, 0]
@@ -71,7 +76,8 @@ def nearest_label(points: NDArray) -> NDArray[np.int64]:
 
 
 def grid(side: int = 211) -> NDArray[np.float32]:
-    """side × side points over [−10.5, 10.5]², row by row from the top; (side², 2). For pictures of what a network decides.
+    """side × side points over [−10.5, 10.5]², row by row from the top; (side², 2). For pictures of what a network
+    decides.
 
     >>> grid(2).tolist()
     [[-10.5, 10.5], [10.5, 10.5], [-10.5, -10.5], [10.5, -10.5]]
