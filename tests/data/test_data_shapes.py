@@ -139,6 +139,12 @@ def test_epochs_differ_and_one_epoch_can_be_walked_twice(rng):
     assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(one, one))
 
 
+def test_the_same_image_is_augmented_differently_in_each_batch_of_an_epoch():
+    same = Split(np.tile(np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8), (40, 1, 1, 1)), np.zeros(40, int))
+    first, *others = [x for x, _ in batches(same, 8, np.random.default_rng(0), crop_and_flip)]
+    assert not any(np.array_equal(first, other) for other in others)
+
+
 def test_bad_batches_are_refused():
     split = Split(np.zeros((3, 1)), range(3))
     for arguments in ({"batch_size": 0}, {"batch_size": 4, "drop_last": True}):
