@@ -68,6 +68,7 @@ def draw(
     right.invert_yaxis()
     right.legend()
     for axes in (left, right):
+        axes.set_axisbelow(True)
         axes.grid(alpha=0.3)
 
     with files.atomic_write(path, overwrite=True) as file:
