@@ -56,6 +56,8 @@ class FixedQ(Quantizer):
 
     def measure(self, x: Array) -> dict[str, Any]:
         top = np.abs(x).max()
+        if not np.isfinite(top):
+            return {"scale": top}  # and is refused
         exponent = np.frexp(top)[1] - 1  # ⌊log2 top⌋: frexp's fraction lies in [½, 1)
         return {"scale": np.ldexp(np.sign(top), exponent - (self.bits - 2))}
 

@@ -30,7 +30,7 @@ def pot_lambda(bits: int) -> float:
     """λ of PotQ: levels ½, 2, 4, 8, … with edges at √2, 2√2, 4√2, … where the rounded log2 changes.
 
     >>> [float(f"{pot_lambda(bits):.4g}") for bits in (2, 3, 4)]
-    [0.7372, 0.2695, 0.03276]
+    [0.7379, 0.2695, 0.0328]
     """
     return _argmin(lambda alpha: distortion(alpha, *pot_cells(bits)))
 

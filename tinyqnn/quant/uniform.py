@@ -101,6 +101,8 @@ class Uniform(Quantizer):
         return 0.5 if self.signed and self.levels % 2 == 0 else 0.0
 
     def measure(self, x: Array) -> dict[str, Any]:
+        if not np.isfinite(x.min()):
+            return {"scale": np.nan}  # and is refused; below 0 the unsigned form would not see it
         magnitudes = np.abs(x) if self.signed else np.maximum(x, 0)
         positive = self.alphabet[self.alphabet >= 0] + self._lift
         return {"scale": least_squares_step(magnitudes.ravel(), positive)}
@@ -157,13 +159,14 @@ def least_squares_step(magnitudes: Array, levels: Array) -> float:
 
 def _best_of_all(w: Array, top: float, levels: Array, edges: Array, rises: Array, squares: Array) -> float:
     """Go through the codes of every Δ from ∞ down to 0; in units of `top`."""
+    n = len(w)
     w = w[::-1].astype(np.float64) / top
-    w = w[w > 0]
+    w = w[w > 0]  # zeros stay on the lowest level
     order: Any = slice(None) if len(edges) == 1 else np.argsort(-w[:, None] / edges, axis=None, kind="stable")
     a = levels[0] * w.sum() + np.cumsum((w[:, None] * rises).ravel()[order])
-    b = levels[0] ** 2 * len(w) + np.cumsum(np.broadcast_to(squares, (len(w), len(squares))).ravel()[order])
+    b = levels[0] ** 2 * n + np.cumsum(np.broadcast_to(squares, (len(w), len(squares))).ravel()[order])
     if levels[0] > 0:  # the codes before the first step
-        a, b = np.append(a, levels[0] * w.sum()), np.append(b, levels[0] ** 2 * len(w))
+        a, b = np.append(a, levels[0] * w.sum()), np.append(b, levels[0] ** 2 * n)
     best = int(np.argmax(a * a / b))
     return float(a[best] / b[best])
 
