@@ -20,7 +20,7 @@ class CrossEntropy(Function):
         wanted = np.where(counts, targets, 0)
         places = np.arange(len(x)), wanted
         e, top, total = rows.exponentials(x)  # softmax(x) = e / total, row by row
-        loss = (np.log(total) + (top - x[places])) * counts
+        loss = np.where(counts, np.log(total) + (top - x[places]), 0)  # not a product: 0 · ∞ is no number
         ctx.save(e, total, places, counts, n)
         return np.asarray(loss.sum(dtype=np.float64) / n, x.dtype)
 
