@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 import tinyqnn as tq
 
 MAIN = [
-    *[tq.quant.scheme(name) for name in ["B-1", "T-2", "Q-2", "F-3", "R-3", "Z-3", "C-1", "C-3", "P-3", "U-3", "PACT-3"]],
+    *map(tq.quant.scheme, ["B-1", "T-2", "Q-2", "F-3", "R-3", "Z-3", "C-3", "P-3", "U-3", "PACT-3"]),
     tq.quant.Uniform(bits=2, levels=4),
     tq.quant.Uniform(bits=3, signed=False),
 ]
 EDGES = [
-    *[tq.quant.scheme(name) for name in ["F-2", "F-8", "R-1", "R-8", "Z-2", "Z-8", "C-2", "C-8", "P-2", "P-4", "U-2", "U-8", "PACT-1", "PACT-8"]],
+    *map(tq.quant.scheme, ["F-2", "F-8", "R-1", "R-8", "Z-2", "Z-8", "C-1", "C-2", "C-8", "P-2", "P-4", "U-2", "U-8"]),
+    *map(tq.quant.scheme, ["PACT-1", "PACT-8"]),
     tq.quant.Uniform(bits=4, levels=16),
     tq.quant.Uniform(bits=1, signed=False),
 ]

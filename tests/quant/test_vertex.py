@@ -88,7 +88,7 @@ def test_calibrate_fills_the_averages_and_changes_nothing_else(rng):
 
 @pytest.mark.parametrize("name", ["B-1", "T-2", "Q-2"])
 def test_symmetric_schemes_are_refused_after_relu(name):
-    with pytest.raises(ValueError, match="never negative.*AutoQNN §6"):
+    with pytest.raises(ValueError, match=r"never negative.*AutoQNN §6"):
         ActivationQuantizer(name, after_relu=True)
 
 

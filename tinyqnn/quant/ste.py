@@ -37,7 +37,8 @@ class StraightThrough(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, *, quantizer: Quantizer, params: Params) -> Array:
-        ctx.save(x, quantizer.limits(**params))
+        limits = quantizer.limits(**params)
+        ctx.save(None if limits is None else x, limits)  # the mask is made again from x, not kept
         return quantizer._quantized(x, params)
 
     @staticmethod
