@@ -22,9 +22,7 @@ def flat(x: Array) -> Array:
     >>> flat(np.array([[1, 2], [3, 4]]).T).tolist()
     [1, 2, 3, 4]
     """
-    if x.ndim == 4:
-        x = x.transpose(0, 2, 3, 1)
-    return (x if x.flags.c_contiguous else x.T if x.flags.f_contiguous else np.ascontiguousarray(x)).reshape(-1)
+    return x.ravel(order="K")
 
 
 def _span(columns: int) -> int:
@@ -138,10 +136,7 @@ def _relu(x, first, last, y):  # type: ignore[no-untyped-def]
 def relu(x: Array) -> Array:
     """max(x, 0), in x's memory order."""
     y = np.empty_like(x)
-    if not np.shares_memory(flat(y), y):
-        x = np.ascontiguousarray(x)
-        y = np.empty_like(x)
-    flat_x, flat_y = flat(x), flat(y)
+    flat_x, flat_y = flat(x if x.strides == y.strides else _ordered_as(x, y)), flat(y)
     run(lambda first, last: _relu(flat_x, first, last, flat_y), x.size, CHUNK)
     return y
 
