@@ -858,3 +858,7 @@ def values_and_gradients(op: Op, arrays: list[np.ndarray]) -> tuple[list[np.ndar
 def close(actual: list[np.ndarray], expected: list[np.ndarray], rtol: float, atol: float | None = None) -> None:
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=rtol, atol=rtol if atol is None else atol, strict=True)
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
-from op_table import OPS, Op, as_tuple, close, positive, slow_conv2d, tensors, values_and_gradients
+from op_table import OPS, Op, as_tuple, channels_last, close, positive, slow_conv2d, tensors, values_and_gradients
 
 import tinyqnn as tq
 from tinyqnn import functional as F
@@ -27,10 +27,6 @@ every_image_op = pytest.mark.parametrize("op", [op for op in OPS if op.image], i
 
 def is_channels_last(x: np.ndarray) -> bool:
     return x.transpose(0, 2, 3, 1).flags.c_contiguous
-
-
-def channels_last(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 @every_op
