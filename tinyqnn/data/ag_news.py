@@ -1,6 +1,6 @@
 """AG News: headlines and first sentences of news in four classes (Zhang, Zhao and LeCun, 2015).
 
-Here it stands in for THUCNews, the Chinese text set of the AutoQNN paper, which has no download without a form to sign.
+Here it stands in for THUCNews, the Chinese news texts of the AutoQNN paper.
 A text becomes the numbers of its first words: 0 fills up short texts, 1 stands for words too rare to be in the
 vocabulary.
 """
