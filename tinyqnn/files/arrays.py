@@ -55,7 +55,7 @@ def save_arrays(
     >>> arrays["w"].tolist(), header
     ([0, 1, 2], {'epoch': 7})
     """
-    ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    ready = {name: _little_endian(np.asarray(array)) for name, array in arrays.items()}
     for name, array in ready.items():
         if array.dtype.kind not in "biufc":
             raise TypeError(f"array {name!r} is of {array.dtype}; only numbers and booleans are saved")
@@ -241,9 +241,15 @@ def _checksum(arrays: Mapping[str, Array], content: Any) -> str:
     """SHA-256 of everything that matters: header, names, types, shapes, values."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name, array in arrays.items():
+        array = _little_endian(array)
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.asarray(array, order="C").data.cast("B") if array.size else b"")
+        digest.update(array.data.cast("B") if array.size else b"")
     return digest.hexdigest()
+
+
+def _little_endian(array: Array) -> Array:
+    """The array as it lies in a file: in C order, the lowest byte of each number first. A copy only if it has to be."""
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 def pickle_inside(file: BinaryIO) -> bool:

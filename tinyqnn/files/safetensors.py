@@ -143,7 +143,7 @@ def _layout(path: PathLike, header: Mapping[str, Any], available: int) -> list[t
             raise FileError(f"{path}: {name} lacks dtype, shape or data_offsets; the file is damaged") from None
         if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) > 64:
             raise FileError(f"{path}: {name} has sizes that are no sizes ({numbers}); the file is damaged")
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise FileError(f"{path}: {name} has type {dtype}; known are {', '.join(_DTYPES)}. Save it as float32")
         needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if end - begin != needed:
