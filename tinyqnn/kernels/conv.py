@@ -1,7 +1,7 @@
 """Convolution is a matrix product whose left factor is never written down, only addressed.
 
 The image lies channels-last in memory, so the `kw·C` numbers under one row of the kernel are neighbours: one *run*. For a
-tile of ROWS output pixels and up to two vectors of output channels, the sum over taps and channels is
+tile of a few output pixels and vectors of output channels, the sum over taps and channels is
 
     for run in runs:                                     # the kernel's rows, kh of them
         for k in range(kw·C):
@@ -14,7 +14,7 @@ and the three convolutions of a training step differ only in who plays the pixel
          pixels of gx fall into s·s classes, each with its own taps: s·s small convolutions of stride 1
     gw   taps and channels of w, runs over the rows of gy, lanes over output channels
 
-Tables of addresses for the pixels and the runs say which, so the one tile of `gemm.py` serves them all, with any stride,
+Tables of addresses for the pixels and the runs say which, so the one product of `gemm.py` serves them all, with any stride,
 dilation or number of groups. An image that needs a border is first copied into a zero-bordered work space that stays in
 the core's own cache. Patches (im2col) are never stored.
 
@@ -31,16 +31,17 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.gemm import tile1, tile2
+from tinyqnn.kernels.gemm import WIDEST, panel_width, product, product_line
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
-from tinyqnn.kernels.simd import LANES, ROWS, copy, offsets
+from tinyqnn.kernels.simd import LANES, copy, load, store
 
 __all__ = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_output_size"]
 
 Pair = tuple[int, int]
 
 WORK_SPACE = 64 * 1024  # float32 numbers of images that a thread works on at a time: a quarter of a 1 MB L2 cache
+SLAB = 16  # channels side by side in the work space for gw: a cache line
 L1_PIXELS = 128  # pixels summed into a tile of gw at a time, so that they stay in the L1 cache
 
 reorders = 0
@@ -146,22 +147,25 @@ def _plan(
 
 @jit
 def _pack(first, last, w, stride_g, stride_o, stride_c, taps, classes, groups, c_in, c_out, packed):
-    """Weights in the order in which `_correlate` reads them: class, group, panel of two vectors, tap, channel, lane."""
-    panels = (c_out + 2 * LANES - 1) // (2 * LANES)
+    """Weights in the order in which `_correlate` reads them: class, group, panel, tap, channel, lane."""
+    blocks = (c_out + WIDEST * LANES - 1) // (WIDEST * LANES)
     width_all = (c_out + LANES - 1) // LANES * LANES
     for item in range(first, last):
-        g, panel = item // panels, item % panels
-        o0 = panel * 2 * LANES
-        width = min(2 * LANES, width_all - o0)
-        lanes = min(width, c_out - o0)
-        for k in range(len(classes)):
-            n_taps, tap0 = classes[k, 5], classes[k, 6]
-            base = tap0 * c_in * groups * width_all + (g * width_all + o0) * n_taps * c_in
-            for c in range(c_in):
-                for lane in range(width):
-                    s = g * stride_g + (o0 + lane) * stride_o + c * stride_c
-                    for t in range(n_taps):
-                        packed[base + (t * c_in + c) * width + lane] = w[s + taps[tap0 + t]] if lane < lanes else 0.0
+        g, o = item // blocks, item % blocks * WIDEST * LANES
+        end = min(o + WIDEST * LANES, c_out)
+        while o < end:
+            width = panel_width(c_out - o)
+            lanes = min(width, c_out - o)
+            for k in range(len(classes)):
+                n_taps, tap0 = classes[k, 5], classes[k, 6]
+                base = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
+                for c in range(c_in):
+                    for lane in range(width):
+                        s = g * stride_g + (o + lane) * stride_o + c * stride_c
+                        for t in range(n_taps):
+                            value = w[s + taps[tap0 + t]] if lane < lanes else np.float32(0.0)
+                            packed[base + (t * c_in + c) * width + lane] = value
+            o += width
 
 
 @jit
@@ -181,8 +185,6 @@ def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pix
     """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
     pitch = padded[0] * padded[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
-    nowhere = np.zeros(ROWS, np.int64)
-    bias_rows = offsets(nowhere, 0, ROWS - 1)
     if bordered:
         space[: batch * pitch] = 0.0
     for n0 in range(first, last, batch):
@@ -193,20 +195,15 @@ def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pix
             a, a0 = space, 0
         for k in range(len(classes)):
             p0, p_image, t0, t1, numbers, n_taps, tap0 = classes[k]
-            end = p0 + (n1 - n0) * p_image - 1
+            p1 = p0 + (n1 - n0) * p_image
             for g in range(groups):
-                for o in range(0, c_out, 2 * LANES):
-                    lanes = min(c_out - o, 2 * LANES)
+                o = 0
+                while o < c_out:
+                    width = panel_width(c_out - o)
                     j = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
-                    q = n0 * y_size + g * c_out + o
-                    for p in range(p0, end + 1, ROWS):
-                        rows, y_rows = offsets(pixels, p, end), offsets(targets, p, end)
-                        if lanes > LANES:
-                            tile2(a, rows, runs, t0, t1, a0 + g * c_in, numbers, 1, w, j, 2 * LANES,
-                                  bias, bias_rows, g * c_out + o, y, y_rows, q, lanes)
-                        else:
-                            tile1(a, rows, runs, t0, t1, a0 + g * c_in, numbers, 1, w, j, LANES,
-                                  bias, bias_rows, g * c_out + o, y, y_rows, q, lanes)
+                    product(a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, bias, g * c_out + o, np.int64(0),
+                            y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o))
+                    o += width
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:
@@ -224,7 +221,7 @@ def _run_plan(plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int,
     """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
     width_all = -(-c_out // LANES) * LANES
     packed = aligned(len(plan.taps) * c_in * groups * width_all)
-    panels = groups * -(-c_out // (2 * LANES))
+    panels = groups * -(-c_out // (WIDEST * LANES))
     w = np.ascontiguousarray(w).ravel()
 
     def pack(first: int, last: int) -> None:
@@ -283,55 +280,89 @@ def conv2d_grad_input(
 
 
 @jit
-def _spread(space, gy, n0, n1, n_pixels, groups, c_out, width_all):
-    """Copy gy of images n0 … n1 (N·H'·W', G·O) to (N·H'·W', G·width_all): whole, aligned vectors, zeros behind the channels."""
-    for p in range((n1 - n0) * n_pixels):
-        t = (n0 * n_pixels + p) * groups * c_out
-        for g in range(groups):
-            s = (p * groups + g) * width_all
-            copy(space, s, gy, t + g * c_out, c_out)
-            for o in range(c_out, width_all):
-                space[s + o] = 0.0
+def _fill_slabs(space, x, n0, n1, size, corner, padded, slab):
+    """The same as slabs of `slab` channels, (N, H, W, C) -> (C/slab, N, H, W, slab): neighbouring pixels are close, so that a
+    walk along them stays in few cache lines however many channels there are."""
+    h, w, c = size
+    pitch = padded[0] * padded[1]
+    for c0 in range(0, c, slab):
+        for n in range(n0, n1):
+            for i in range(h):
+                s = ((c0 // slab * (n1 - n0) + n - n0) * pitch + (corner[0] + i) * padded[1] + corner[1]) * slab
+                t = (n * h + i) * w * c + c0
+                if slab == c:
+                    copy(space, s, x, t, w * c)
+                else:
+                    for _ in range(w):
+                        for k in range(0, slab, LANES):
+                            store(load(x, t + k, c - c0 - k), space, s + k, LANES)
+                        s += slab
+                        t += c
 
 
 @jit
-def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, bordered, row_starts, step,
-                 entries, gy, gy_size, groups, c_in, c_out, chunk, parts):
-    """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
-    pitch = padded[0] * padded[1] * size[2]
+def _panels(space, gy, n0, n1, n_pixels, groups, c_out):
+    """gy of images n0 … n1, (pixel, G·O) -> (group, panel, pixel, lane): aligned vectors, one after the other."""
     width_all = (c_out + LANES - 1) // LANES * LANES
+    count = (n1 - n0) * n_pixels
+    for g in range(groups):
+        o = 0
+        while o < c_out:
+            width = panel_width(c_out - o)
+            lanes = min(width, c_out - o)
+            s, t = (g * width_all + o) * count, n0 * n_pixels * groups * c_out + g * c_out + o
+            for _ in range(count):
+                for k in range(0, width, LANES):
+                    store(load(gy, t + k, lanes - k), space, s + k, LANES)
+                s += width
+                t += groups * c_out
+            o += width
+
+
+@jit
+def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, slab, row_starts, step,
+                 taps, gy, gy_size, groups, c_in, c_out, chunk, parts, places):
+    """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
+    pitch = padded[0] * padded[1]
     n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
     ho, wo = gy_size
-    depth = len(entries)
+    depth, width_all = parts.shape[2], parts.shape[3]
     flat = parts.reshape(-1)
-    places = np.arange(depth) * width_all
+    entries = np.empty(depth, np.int64)
     for part in range(first, last):
         flat[part * groups * depth * width_all : (part + 1) * groups * depth * width_all] = 0.0
         m0, m1 = part * n_images // n_slices, (part + 1) * n_images // n_slices
-        if bordered:
-            space[: batch * pitch] = 0.0
+        if slab:
+            space[:] = 0.0
         for n0 in range(m0, m1, batch):
             n1 = min(n0 + batch, m1)
-            a, a0 = x, n0 * pitch
-            if bordered:
-                _fill(space, x, n0, n1, size, corner, padded)
+            a, a0 = x, n0 * pitch * size[2]
+            if slab:
+                _fill_slabs(space, x, n0, n1, size, corner, padded, slab)
                 a, a0 = space, 0
-            _spread(space_gy, gy, n0, n1, ho * wo, groups, c_out, width_all)
-            for t0 in range(0, (n1 - n0) * ho, chunk):
-                t1 = min(t0 + chunk, (n1 - n0) * ho)
+            _panels(space_gy, gy, n0, n1, ho * wo, groups, c_out)
+            n_rows = (n1 - n0) * ho
+            for t0 in range(0, n_rows, chunk):
+                t1 = min(t0 + chunk, n_rows)
                 for g in range(groups):
-                    for o in range(0, c_out, 2 * LANES):
-                        lanes = min(width_all - o, 2 * LANES)
-                        j = (t0 * wo * groups + g) * width_all + o
-                        q = (part * groups + g) * depth * width_all + o
-                        for e in range(0, depth, ROWS):
-                            rows, y_rows = offsets(entries, e, depth - 1), offsets(places, e, depth - 1)
-                            if lanes > LANES:
-                                tile2(a, rows, row_starts, t0, t1, a0 + g * c_in, wo, step, space_gy, j, groups * width_all,
-                                      flat, y_rows, q, flat, y_rows, q, lanes)
+                    for t in range(len(taps)):
+                        for c in range(c_in):
+                            if slab:
+                                cg = g * c_in + c
+                                entries[t * c_in + c] = (cg // slab * (n1 - n0) * pitch + taps[t]) * slab + cg % slab
                             else:
-                                tile1(a, rows, row_starts, t0, t1, a0 + g * c_in, wo, step, space_gy, j, groups * width_all,
-                                      flat, y_rows, q, flat, y_rows, q, lanes)
+                                entries[t * c_in + c] = taps[t] * size[2] + g * c_in + c
+                    o = 0
+                    while o < width_all:
+                        width = panel_width(width_all - o)
+                        j = (g * width_all + o) * n_rows * wo + t0 * wo * width
+                        q = (part * groups + g) * depth * width_all + o
+                        if width == LANES and slab == SLAB and c_in % SLAB == 0:
+                            product_line(a, entries, 0, depth, row_starts, t0, t1, a0, wo, step, space_gy, j, flat, places, q)
+                        else:
+                            product(a, entries, np.int64(0), depth, row_starts, t0, t1, a0, wo, step, space_gy, j,
+                                    flat, q, np.int64(1), flat, places, q, width)
+                        o += width
 
 
 @jit
@@ -362,21 +393,23 @@ def conv2d_grad_weight(
     rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
     plan = _plan(rows, cols, kw, (h, wid, c), (ho, wo, o), groups)
     hp, wp = plan.padded
+    slab = min(c, SLAB) if plan.bordered or c > 4 * SLAB else 0
+    pixel = slab or c  # distance of neighbouring pixels
     tap = np.array([(plan.corner[0] + dh) * wp + plan.corner[1] + dw for _, dh in rows[0].taps for _, dw in cols[0].taps])
-    entries = (tap[:, None] * c + np.arange(c_in)).ravel()  # (kh·kw, C) -> addresses of x under the kernel
-    starts = ((np.arange(plan.batch)[:, None] * hp + np.arange(ho) * stride[0]) * wp).ravel() * c
+    starts = ((np.arange(plan.batch)[:, None] * hp + np.arange(ho) * stride[0]) * wp).ravel() * pixel
     c_out = o // groups
-    width_all, depth = -(-c_out // LANES) * LANES, len(entries)
+    width_all, depth = -(-c_out // LANES) * LANES, kh * kw * c_in
     n_slices = min(n, 8 if groups * depth * width_all <= 1 << 16 else 4 if groups * depth * width_all <= 1 << 18 else 2)
     parts = aligned(n_slices * groups * depth * width_all).reshape(n_slices, groups, depth, width_all)
     gw = np.empty(o * c_in * kh * kw, np.float32)
     source, gy_flat, batch = _channels_last(x).reshape(-1), _channels_last(gy).reshape(-1), min(plan.batch, n)
 
     def body(first: int, last: int) -> None:
-        space = scratch(batch * plan.pitch if plan.bordered else 0)
+        space = scratch(batch * hp * wp * -(-c // slab) * slab if slab else 0)
         space_gy = scratch(batch * ho * wo * groups * width_all, slot=1)
-        _grad_weight(first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, starts,
-                     stride[1] * c, entries, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts)
+        _grad_weight(first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, starts,
+                     stride[1] * pixel, tap, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts,
+                     np.arange(depth) * width_all)
 
     def collect(first: int, last: int) -> None:
         _collect(first, last, parts, groups, kh * kw, c_in, c_out, gw)

@@ -12,46 +12,100 @@ The reading copy is one line of NumPy in `reference.py`; it also does the work i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run
-from tinyqnn.kernels.simd import LANES, ROWS, load_tile, offsets, outer, store_tile
+from tinyqnn.kernels.simd import LANES, REGISTERS, load_tile, offsets, outer, spread_row, store_tile
 
-__all__ = ["Packed", "matmul", "pack"]
+__all__ = ["Packed", "matmul", "pack", "panel_width", "product"]
 
-DEPTH = 256  # numbers of k walked at a time: a panel's block is 256 · 2 · 64 bytes, as large as an L1 cache
+DEPTH = 256  # numbers of k walked at a time
 SMALL = 1_000_000  # multiplications below which a second thread does not pay
+WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
+
+
+def _make_product(rows: int, cols: int) -> Any:
+    """The loop below for tiles of `rows` × `cols` vectors, as many as there are registers, less a few for a and b."""
+    width = cols * LANES
+
+    @jit
+    def product(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes):
+        for p in range(first, last, rows):
+            row, y_row = offsets(places, p, last - 1, rows), offsets(targets, p, last - 1, rows)
+            if add:
+                acc = load_tile(y, y_row, q, cols, lanes)
+            else:
+                acc = spread_row(bias, o, rows, cols, lanes)
+            j = j0
+            for t in range(run0, run1):
+                i = base + runs[t]
+                for _ in range(steps):
+                    acc = outer(acc, a, row, i, b, j)
+                    i += step
+                    j += width
+            store_tile(acc, y, y_row, q, lanes)
+
+    return product
+
+
+LINE_ROWS = REGISTERS // 2
 
 
 @jit
-def tile1(a, rows, runs, first, last, base, steps, step, b, j, width, init, init_rows, o, y, y_rows, q, lanes):
-    """`y[q + lane] = init[o + lane] + Σ_runs Σ_k a[base + run + k·step] · b[j + k·width + lane]` for ROWS rows, one vector."""
-    acc = load_tile(init, init_rows, o, 1, lanes)
-    for t in range(first, last):
-        i = base + runs[t]
-        for _ in range(steps):
-            acc = outer(acc, a, rows, i, b, j)
-            i += step
-            j += width
-    store_tile(acc, y, y_rows, q, lanes)
+def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, y, targets, q):
+    """`product` for one full vector of lanes added to y, where LINE_ROWS places at a time are neighbours: one address, so
+    there is room for more accumulators."""
+    for p in range(first, last, LINE_ROWS):
+        y_row = offsets(targets, p, last - 1, LINE_ROWS)
+        acc = load_tile(y, y_row, q, 1, LANES)
+        j = j0
+        for t in range(run0, run1):
+            i = base + runs[t]
+            for _ in range(steps):
+                acc = outer(acc, a, places[p], i, b, j)
+                i += step
+                j += LANES
+        store_tile(acc, y, y_row, q, LANES)
+
+
+# More rows than 8 do not find room for their addresses in the processor's other registers.
+_product1 = _make_product(8 if REGISTERS == 32 else 6, 1)
+_product2 = _make_product(8 if REGISTERS == 32 else 6, 2)
+_product4 = _make_product(6 if REGISTERS == 32 else 3, 4)
 
 
 @jit
-def tile2(a, rows, runs, first, last, base, steps, step, b, j, width, init, init_rows, o, y, y_rows, q, lanes):
-    """The same for two vectors of lanes."""
-    acc = load_tile(init, init_rows, o, 2, lanes)
-    for t in range(first, last):
-        i = base + runs[t]
-        for _ in range(steps):
-            acc = outer(acc, a, rows, i, b, j)
-            i += step
-            j += width
-    store_tile(acc, y, y_rows, q, lanes)
+def panel_width(lanes):
+    """Lanes of the next panel when `lanes` columns are left: four vectors, two or one."""
+    if WIDEST == 4 and lanes > 3 * LANES:
+        return 4 * LANES
+    return 2 * LANES if lanes > LANES else LANES
+
+
+@jit
+def product(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes):
+    """A strip of a product: places first … last times one panel of b.
+
+    For every place p, with Σ over the runs t = run0 … run1 and k = 0 … steps,
+
+        y[targets[p] + q + lane] = start + Σ_t Σ_k a[places[p] + base + runs[t] + k·step] · b[j + lane]
+
+    where j begins at j0 and moves on by one row of the panel each step, and start is what `y` held (`add`), else
+    `bias[o + lane]`. Of the panel's lanes the first `lanes` are written.
+    """
+    if WIDEST == 4 and lanes > 3 * LANES:
+        _product4(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes)
+    elif lanes > LANES:
+        _product2(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes)
+    else:
+        _product1(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes)
 
 
 class Packed:
-    """A (K, N) matrix in panels: (panel, k, lane), two vectors wide, the last one perhaps a single vector."""
+    """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; the lanes behind column N are zero."""
 
     def __init__(self, shape: tuple[int, int], data: np.ndarray) -> None:
         self.shape, self.data = shape, data
@@ -59,47 +113,37 @@ class Packed:
 
 @jit
 def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
-    """Panels first … last of b, whose lanes behind the last column are zero."""
-    for panel in range(first, last):
-        o = panel * 2 * LANES
-        width = min(2 * LANES, (cols - o + LANES - 1) // LANES * LANES)
-        lanes = min(width, cols - o)
-        for k0 in range(0, depth, LANES):  # square blocks: one of the two matrices is walked across its lines
-            for lane in range(width):
-                for k in range(k0, min(k0 + LANES, depth)):
-                    packed[o * depth + k * width + lane] = b[k * stride_k + (o + lane) * stride_n] if lane < lanes else 0.0
+    """Blocks first … last of b, each as wide as the widest panel."""
+    for block in range(first, last):
+        o = block * WIDEST * LANES
+        end = min(o + WIDEST * LANES, cols)
+        while o < end:
+            width = panel_width(cols - o)
+            lanes = min(width, cols - o)
+            for k0 in range(0, depth, LANES):  # square blocks: one of the two matrices is walked across its lines
+                for lane in range(width):
+                    for k in range(k0, min(k0 + LANES, depth)):
+                        value = b[k * stride_k + (o + lane) * stride_n] if lane < lanes else np.float32(0.0)
+                        packed[o * depth + k * width + lane] = value
+            o += width
 
 
 @jit
 def _multiply(first, last, a, a_rows, stride_k, depth, cols, packed, y, y_rows, row_block, block):
-    """Tiles of y: items are (block of rows) × (block of panels)."""
+    """Items first … last of y, blocks of `row_block` rows × `block` columns."""
     n_blocks = (cols + block - 1) // block
-    nowhere, start, zeros = np.zeros(ROWS, np.int64), np.zeros(1, np.int64), np.zeros(2 * LANES, np.float32)
-    no_rows = offsets(nowhere, 0, ROWS - 1)
+    none, start, zeros = np.int64(0), np.zeros(1, np.int64), np.zeros(WIDEST * LANES, np.float32)
     for item in range(first, last):
         i0, o0 = item // n_blocks * row_block, item % n_blocks * block
-        end = min(i0 + row_block, len(a_rows)) - 1
+        i1, o1 = min(i0 + row_block, len(a_rows)), min(o0 + block, cols)
         for k in range(0, depth, DEPTH):
             steps = min(DEPTH, depth - k)
-            for o in range(o0, min(o0 + block, cols), 2 * LANES):
-                lanes = min(cols - o, 2 * LANES)
-                width = 2 * LANES if lanes > LANES else LANES
-                j = o * depth + k * width
-                for i in range(i0, end + 1, ROWS):
-                    rows, out_rows = offsets(a_rows, i, end), offsets(y_rows, i, end)
-                    if lanes > LANES:
-                        if k == 0:
-                            tile2(a, rows, start, 0, 1, 0, steps, stride_k, packed, j, width,
-                                  zeros, no_rows, 0, y, out_rows, o, lanes)
-                        else:
-                            tile2(a, rows, start, 0, 1, k * stride_k, steps, stride_k, packed, j, width,
-                                  y, out_rows, o, y, out_rows, o, lanes)
-                    elif k == 0:
-                        tile1(a, rows, start, 0, 1, 0, steps, stride_k, packed, j, width,
-                              zeros, no_rows, 0, y, out_rows, o, lanes)
-                    else:
-                        tile1(a, rows, start, 0, 1, k * stride_k, steps, stride_k, packed, j, width,
-                              y, out_rows, o, y, out_rows, o, lanes)
+            o = o0
+            while o < o1:
+                width = panel_width(cols - o)
+                product(a, a_rows, i0, i1, start, none, none + 1, k * stride_k, steps, stride_k, packed, o * depth + k * width,
+                        zeros, none, k, y, y_rows, o, min(width, cols - o))
+                o += width
 
 
 def _flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -116,7 +160,7 @@ def pack(b: np.ndarray) -> Packed:
     flat, stride_k, stride_n = _flat(b)
     depth, cols = b.shape
     packed = aligned(depth * -(-cols // LANES) * LANES)
-    panels = -(-cols // (2 * LANES))
+    panels = -(-cols // (WIDEST * LANES))
 
     def body(first: int, last: int) -> None:
         _pack(first, last, flat, stride_k, stride_n, depth, cols, packed)
@@ -141,15 +185,15 @@ def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None)
     flat, stride_i, stride_k = _flat(a)
     y = aligned(rows * cols).reshape(rows, cols) if out is None else out
     a_rows, y_rows = np.arange(rows) * stride_i, np.arange(rows) * cols
-    row_block, block = -(-rows // ROWS) * ROWS, cols
+    row_block, block = rows, cols
     work = rows * depth * cols
     if depth == 0 or work == 0:
         y[...] = 0.0
         return y
     if work > SMALL:
-        row_block = 256
+        row_block = 240
         if rows <= 2 * row_block * get_num_threads():
-            block = max(2 * LANES, -(-cols // (4 * get_num_threads() * 2 * LANES)) * 2 * LANES)
+            block = -(-cols // (4 * get_num_threads() * WIDEST * LANES)) * WIDEST * LANES
     items = -(-rows // row_block) * -(-cols // block)
 
     def body(first: int, last: int) -> None:

@@ -188,14 +188,14 @@ def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) 
 
 
 def scratch(size: int, slot: int = 0) -> np.ndarray:
-    """A float32 work space of at least `size` elements that belongs to this thread, on a cache line's boundary.
+    """A float32 work space of `size` elements that belongs to this thread, on a cache line's boundary.
 
     Its contents are whatever was left there; each `slot` is another one.
     """
     spaces = _pool.local.__dict__.setdefault("spaces", {})
     if slot not in spaces or len(spaces[slot]) < size:
         spaces[slot] = aligned(size)
-    return spaces[slot]
+    return spaces[slot][:size]
 
 
 def aligned(size: int) -> np.ndarray:

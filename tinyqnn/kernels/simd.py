@@ -3,17 +3,16 @@
 Numba's compiler vectorises simple loops by itself, but not the one that matters most: a small tile of the result, held
 in registers, to which each step adds a column times a row,
 
-    acc[r, n·LANES + lane] += a[rows[r] + i] · b[j + n·LANES + lane]        r = 0 … ROWS - 1,  n = 0, 1
+    acc[r, n·LANES + lane] += a[rows[r] + i] · b[j + n·LANES + lane]        lane = 0 … LANES - 1
 
-With `ROWS · n` accumulators every number loaded is used several times, and the processor's multipliers never wait.
+With `rows · n` accumulators every number loaded is used several times, and the processor's multipliers never wait.
 The words are Numba intrinsics that emit LLVM vectors; LLVM turns them into AVX-512, AVX2, NEON or plain scalars. In a kernel
 they read as the loop they are:
 
-    acc = load_tile(c, rows_c, j, n, lanes)
-    for k in range(K):
-        acc = outer(acc, a, rows, i, b, k * width)
-        i += step
-    store_tile(acc, y, rows_y, j, lanes)
+    acc = load_tile(y, y_rows, j, n, lanes)
+    for k in range(depth):
+        acc = outer(acc, a, rows, i + k, b, k * width)
+    store_tile(acc, y, y_rows, j, lanes)
 
 Offsets count elements from an array's first one; nothing is checked. The words exist in compiled code alone.
 """
@@ -28,7 +27,9 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "ROWS", "copy", "fma", "load", "load_tile", "offsets", "outer", "splat", "store", "store_tile"]
+__all__ = [
+    "LANES", "REGISTERS", "copy", "fma", "load", "load_tile", "offsets", "outer", "splat", "spread_row", "store", "store_tile",
+]
 
 
 def _features() -> set[str]:
@@ -40,10 +41,10 @@ def _features() -> set[str]:
     return {name for name, has in binding.get_host_cpu_features().items() if has}
 
 
-# Registers: 32 of 16 lanes (AVX-512), 16 of 8 (AVX2), 32 of 4 (NEON), 16 of 4 (SSE). A tile is ROWS × 2 of them.
 _FEATURES = _features()
+# Vector registers: 32 of 16 lanes (AVX-512), 16 of 8 (AVX2), 32 of 4 (NEON), 16 of 4 (SSE).
 LANES = 16 if "avx512f" in _FEATURES else 8 if "avx2" in _FEATURES else 4
-ROWS = 8 if "avx512f" in _FEATURES or "neon" in _FEATURES else 6
+REGISTERS = 32 if LANES == 16 or "neon" in _FEATURES else 16
 
 _FLOAT = ir.FloatType()
 _I32 = ir.IntType(32)
@@ -154,13 +155,14 @@ def _full_or_masked(builder: Any, lanes: Any, cols: int, emit: Callable[[bool], 
 
 
 @intrinsic
-def load(typingctx: Any, a: Any, i: Any) -> Any:
-    """`a[i : i + LANES]` as a vector."""
+def load(typingctx: Any, a: Any, i: Any, lanes: Any) -> Any:
+    """`a[i : i + lanes]` as a vector, at most LANES lanes; the others are 0."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _load(builder, _at(builder, _data(context, builder, sig.args[0], args[0]), args[1]))
+        address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        return _full_or_masked(builder, args[2], 1, lambda masked: _load(builder, address, args[2] if masked else None))
 
-    return vector(a, types.intp), codegen
+    return vector(a, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -213,26 +215,44 @@ def copy(typingctx: Any, y: Any, j: Any, x: Any, i: Any, count: Any) -> Any:
     return types.void(y, types.intp, x, types.intp, types.intp), codegen
 
 
-@intrinsic
-def offsets(typingctx: Any, table: Any, first: Any, last: Any) -> Any:
-    """`table[first : first + ROWS]` as a tuple; behind entry `last` that entry is repeated."""
-    result = types.UniTuple(types.intp, ROWS)
+@intrinsic(prefer_literal=True)
+def offsets(typingctx: Any, table: Any, first: Any, last: Any, rows: Any) -> Any:
+    """`table[first : first + rows]` as a tuple; from entry `last` on that entry is repeated."""
+    result = types.UniTuple(types.intp, rows.literal_value)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         base, values = _data(context, builder, sig.args[0], args[0]), []
-        for r in range(ROWS):
+        for r in range(result.count):
             i = builder.add(args[1], ir.Constant(args[1].type, r))
             i = builder.select(builder.icmp_signed("<", i, args[2]), i, args[2])
             values.append(builder.load(_at(builder, base, i)))
         return cgutils.pack_array(builder, values)
 
-    return result(table, types.intp, types.intp), codegen
+    return result(table, types.intp, types.intp, rows), codegen
+
+
+@intrinsic(prefer_literal=True)
+def spread_row(typingctx: Any, a: Any, i: Any, rows: Any, cols: Any, lanes: Any) -> Any:
+    """`acc[r] = a[i : i + lanes]` for every row of the tile."""
+    tile = Tile(rows.literal_value, cols.literal_value)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base, lanes_ = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1]), args[4]
+        acc = ir.Constant(ir.ArrayType(_VECTOR, tile.rows * tile.cols), ir.Undefined)
+        for n in range(tile.cols):
+            left = builder.sub(lanes_, ir.Constant(lanes_.type, n * LANES))
+            value = _load(builder, _at(builder, base, n * LANES), left)
+            for r in range(tile.rows):
+                acc = builder.insert_value(acc, value, r * tile.cols + n)
+        return acc
+
+    return tile(a, types.intp, rows, cols, types.intp), codegen
 
 
 @intrinsic(prefer_literal=True)
 def load_tile(typingctx: Any, a: Any, rows: Any, i: Any, cols: Any, lanes: Any) -> Any:
-    """`acc[r] = a[rows[r] + i : … + lanes]`, ROWS × cols vectors; the lanes that are not loaded are 0."""
-    tile = Tile(ROWS, cols.literal_value)
+    """`acc[r] = a[rows[r] + i : … + lanes]` for a tile of len(rows) × cols vectors; the lanes that are not loaded are 0."""
+    tile = Tile(rows.count, cols.literal_value)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         base, lanes_ = _at(builder, _data(context, builder, sig.args[0], args[0]), args[2]), args[4]
@@ -253,7 +273,10 @@ def load_tile(typingctx: Any, a: Any, rows: Any, i: Any, cols: Any, lanes: Any) 
 
 @intrinsic
 def outer(typingctx: Any, acc: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -> Any:
-    """`acc[r][n] + a[rows[r] + i] · b[j + n·LANES : …]`: one step of every product, a column times a row."""
+    """`acc[r][n] + a[rows[r] + i] · b[j + n·LANES : …]`: one step of every product, a column times a row.
+
+    `rows` is a tuple from `offsets`; as a plain integer it is the first of neighbours, `rows + r`.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tile, (acc_, _, rows_, i_, _, j_) = sig.args[0], args
@@ -261,13 +284,14 @@ def outer(typingctx: Any, acc: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -
         b_ = _data(context, builder, sig.args[4], args[4])
         row = [_load(builder, _at(builder, b_, j_, n * LANES)) for n in range(tile.cols)]
         for r in range(tile.rows):
-            value = _splat(builder, builder.load(_at(builder, a_, builder.extract_value(rows_, r), i_)))
+            place = [rows_, i_, r] if isinstance(rows, types.Integer) else [builder.extract_value(rows_, r), i_]
+            value = _splat(builder, builder.load(_at(builder, a_, *place)))
             for n in range(tile.cols):
                 k = r * tile.cols + n
                 acc_ = builder.insert_value(acc_, _fma(builder, value, row[n], builder.extract_value(acc_, k)), k)
         return acc_
 
-    return acc(acc, a, rows, types.intp, b, types.intp), codegen
+    return acc(acc, a, types.intp if isinstance(rows, types.Integer) else rows, types.intp, b, types.intp), codegen
 
 
 @intrinsic
