@@ -1,7 +1,7 @@
 """What a network costs, by the one definition of "bits" that searches, tables and files share.
 
-Of every expensive vertex is counted: the elements of its weights, the elements of the activations that flow into it (for
-one sample), and its multiply-accumulates (for one sample). Averages of bits weigh each quantizing vertex by its elements:
+Of every expensive vertex is counted: the elements of its weights and, for one sample, the elements of the activations
+that flow into it and its multiply-accumulates. Averages of bits weigh each quantizing vertex by its elements:
 
     b̄ = Σᵢ nᵢ bᵢ / Σᵢ nᵢ        AutoQNN eq. (6)
 
@@ -203,21 +203,19 @@ def cost(model: GraphModule) -> ModelCost:
             role = "activations" if edge.argument in activations else "weights" if edge.argument in weights else ""
             if role:
                 operands[edge.argument] = _operand(model, graph, vertex, edge, role, slots)
-        weighed.update(o.source for o in operands.values() if o.role == "weights" and graph[o.source].kind == "parameter")
-        macs = tuple(
-            (n, operands[w].bits, operands[a].bits) for n, w, a in _products(graph, vertex) if w in operands and a in operands
-        )
+        weighed.update(o.source for o in operands.values() if o.role == "weights")
+        macs = tuple((n, operands[w].bits, operands[a].bits) for n, w, a in _products(graph, vertex))
         shape = graph.shape(next(e for e in graph.in_edges(vertex.name) if e.argument == weights[0]))
         layers.append(LayerCost(vertex.name, vertex.function.__name__, shape, tuple(operands.values()), macs))
 
     floats = []
     inside = {id(p) for slot in slots.values() for p in slot.module.parameters()}
-    quantizers = tuple(f"{name}." for name in slots)
+    inside |= {id(buffer) for slot in slots.values() for _, buffer in slot.module.named_buffers()}
     for name, parameter in model.named_parameters():
         if name not in weighed and id(parameter) not in inside:
             floats.append((name, parameter.size))
     for name, buffer in model.named_buffers():
-        if buffer.dtype.kind == "f" and not name.startswith(quantizers):
+        if buffer.dtype.kind == "f" and id(buffer) not in inside:
             floats.append((name, buffer.size))
     return ModelCost(tuple(layers), tuple(floats))
 
@@ -244,7 +242,7 @@ def scheme_of(module: Any) -> tuple[str, float]:
     quantizer = getattr(module, "scheme", module)
     bits = getattr(quantizer, "bits", None)
     if bits is None:
-        raise ValueError(f"{type(quantizer).__name__} in a quantizing vertex has no .bits; give it the width it stands for")
+        raise ValueError(f"a {type(quantizer).__name__} in a quantizing vertex has no .bits; give it the width it has")
     return getattr(quantizer, "notation", type(quantizer).__name__), bits.item() if hasattr(bits, "item") else bits
 
 

@@ -23,12 +23,12 @@ from tinyqnn.functional.recurrent import LSTMLayer
 from tinyqnn.functional.shape import Concat, Stack
 from tinyqnn.graph.replay import GraphModule
 from tinyqnn.graph.trace import private_copy, trace
-from tinyqnn.graph.vertices import Edge, Graph, Input, Vertex, argument_names, map_tree
+from tinyqnn.graph.vertices import Edge, Graph, Vertex, map_tree
 from tinyqnn.nn import Module
 from tinyqnn.quant import ActivationQuantizer, Quantizer, WeightQuantizer, scheme
 from tinyqnn.tensor import Abs, Add, Exp, Flatten, Function, GetItem, Permute, Reshape, Tensor, no_grad
 
-Schemes = Union[None, str, Quantizer, Mapping[str, Union[None, str, Quantizer]]]
+Schemes = Union[str, Quantizer, None, Mapping[str, Union[str, Quantizer, None]]]
 Expensive = Mapping[type[Function], Mapping[int, tuple[str, str]]]
 
 # The expensive vertices, and which of their arguments are multiplied: (role, name of the quantizing vertex).
@@ -59,8 +59,8 @@ def generate(
 ) -> GraphModule:
     """A quantized copy of `model`: the same graph, with a quantizing vertex on every edge into an expensive vertex.
 
-    example       what the model is called with, see `trace`. Running averages of activations start from it, unless it is
-                  the same number throughout; without them the copy must be trained or calibrated before `eval()`
+    example       what the model is called with, see `trace`. Running averages of activations start from it, unless it
+                  is the same number throughout; without them the copy must be trained or calibrated before `eval()`
     weights       a scheme such as "P-3", a quantizer, None for float, or a dictionary from names of expensive vertices
                   (or patterns, "layer1.*"; the first that fits counts) to such; what no pattern fits stays float
     activations   the same for activations
@@ -71,9 +71,9 @@ def generate(
     The copy has parameters and buffers of its own, under the same `state_dict` keys, and quantizers under
     `<layer>.quant.*`: a checkpoint of the float model loads with `strict=False`. `model` is not changed.
 
-    A weight or an activation that flows into two expensive vertices gets two quantizing vertices, one an edge. The image
-    that flows into the first layer is quantized too, unless "first" is kept. With `weights` and `activations` both
-    None the copy computes what the model computes, bit for bit.
+    A weight or an activation that flows into two expensive vertices gets two quantizing vertices, one an edge. The
+    image that flows into the first layer is quantized too, unless "first" is kept. With `weights` and `activations`
+    both None the copy computes what the model computes, bit for bit.
 
     >>> from tinyqnn import nn
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -81,7 +81,7 @@ def generate(
     >>> [(slot.name, slot.elements) for slot in quantized.quantizers()]
     [('0.quant.input', 4), ('0.quant.weight', 32), ('2.quant.input', 8), ('2.quant.weight', 16)]
     """
-    if isinstance(model, GraphModule) and any(True for _ in model.slots()):
+    if isinstance(model, GraphModule) and any(True for _ in model.quantizers()):
         raise ValueError("the model has quantizing vertices already; start from model.without_quantizers()")
     if isinstance(keep, str):
         keep = (keep,)
@@ -120,7 +120,7 @@ def generate(
     for parameter in body.parameters():
         parameter.grad = None
     quantized = GraphModule(rewritten, body, modules)
-    for slot in quantized.slots():
+    for slot in quantized.quantizers():
         slot.module.train(quantized.training)
     _start_averages(quantized, example)
     return quantized
@@ -148,9 +148,8 @@ def quantize_edges(graph: Graph, role_of: Callable[[Edge], tuple[str, str] | Non
             taken[name] = taken.get(name, 0) + 1
             if taken[name] > 1:
                 name = f"{name}:{taken[name]}"
-            put_in.append(
-                Vertex(name, "quantizer", shapes=(source.shapes[edge.output],), dtypes=(source.dtypes[edge.output],), role=role)
-            )
+            shape, dtype = source.shapes[edge.output], source.dtypes[edge.output]
+            put_in.append(Vertex(name, "quantizer", shapes=(shape,), dtypes=(dtype,), role=role))
             edges.append(replace(edge, target=name, argument=0))
             flowing.append(Edge(name, vertex.name, edge.argument))
         vertices += [*put_in, vertex]
@@ -162,7 +161,7 @@ def _slot_name(vertex: Vertex, key: str) -> str:
     """`conv1.quant.weight`: in the module that called, under `quant`; a call without a module of its own says which."""
     path = f"{vertex.module}." if vertex.module else ""
     own = vertex.name == vertex.module or vertex.name.startswith(f"{vertex.module}:")
-    return f"{path}quant.{key}" if own else f"{path}quant.{vertex.name[len(path):]}_{key}"
+    return f"{path}quant.{key}" if own else f"{path}quant.{vertex.name[len(path) :]}_{key}"
 
 
 def _kept(keep: tuple[str, ...], names: list[str]) -> set[str]:
@@ -170,7 +169,8 @@ def _kept(keep: tuple[str, ...], names: list[str]) -> set[str]:
     ends = {"first": names[:1], "last": names[-1:]}
     unknown = [name for name in keep if name not in names and name not in ends]
     if unknown:
-        raise ValueError(f"keep names {', '.join(map(repr, unknown))}; the expensive vertices are first, last, {', '.join(names)}")
+        known = ", ".join(["first", "last", *names])
+        raise ValueError(f"keep: {', '.join(map(repr, unknown))} is no expensive vertex; there are {known}")
     return {found for name in keep for found in ([name] if name in names else ends[name])}
 
 
@@ -181,7 +181,8 @@ def _assigned(side: str, schemes: Schemes, names: list[str]) -> dict[str, Quanti
         return dict.fromkeys(names, chosen)
     unused = [pattern for pattern in schemes if not any(fnmatch.fnmatchcase(name, pattern) for name in names)]
     if unused:
-        raise ValueError(f"{side}: {', '.join(map(repr, unused))} fits no expensive vertex; there are {', '.join(names)}")
+        known = ", ".join(names)
+        raise ValueError(f"{side}: {', '.join(map(repr, unused))} fits no expensive vertex; there are {known}")
     made = {pattern: None if wanted is None else scheme(wanted) for pattern, wanted in schemes.items()}
     return {
         name: next((made[pattern] for pattern in made if fnmatch.fnmatchcase(name, pattern)), None) for name in names
@@ -213,7 +214,7 @@ def _start_averages(quantized: GraphModule, example: Any) -> None:
         return
     modes = [(module, module.training) for module in quantized.modules()]
     quantized.eval()
-    for slot in quantized.slots():
+    for slot in quantized.quantizers():
         slot.module.train()
     with no_grad():
         quantized(*arguments)

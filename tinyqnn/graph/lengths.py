@@ -9,8 +9,9 @@ By trying. Each axis of each input is made longer, from d to 2d + 1, and the mod
     of d + 1                               v₀ + s · (d − d₀), a product of those where several axes move it
 
 2d + 1 and not d + 1, because ⌊d/2⌋ (what pooling makes of a length) may stay the same from d to d + 1 and pass for a
-constant. At the end the graph is held against one more trace, with all free axes longer by one and other numbers in the
-inputs, so that nothing is left to a lucky guess: what still differs depends on the data.
+constant. At the end the graph is held against more traces, with all free axes longer by one and other numbers in the
+inputs, so that nothing is left to a lucky guess: what still differs depends on the data. (A branch that none of these
+trials takes goes unseen.)
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from tinyqnn.tensor import Array
 Axes = tuple[tuple[int, int], ...]  # (input, axis) pairs that have one length together
 
 
-class Unfit(ValueError):
+class UnfitError(ValueError):
     """What differs between two traces does not follow a length."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """A whole number that follows lengths of the inputs: v₀ at the lengths traced, else Π (v₀ + sₖ (dₖ − d₀ₖ)) / v₀^(m − 1).
+    """A whole number that follows lengths of the inputs: Π (v₀ + sₖ (dₖ − d₀ₖ)) / v₀^(m − 1).
 
+    base    v₀, the number at the lengths traced
     terms   for each of the m free axes that move it (its number, d₀, s)
 
     >>> Length(6, ((0, 2, 3),)).at([5])  # 3 · d
@@ -83,8 +85,8 @@ class Lengths:
         for (i, axis), reason in self.fixed.items():
             if shapes[i][axis] != self.shapes[i][axis]:
                 raise ValueError(
-                    f"input {names[i]} of shape {shapes[i]}: axis {axis} has length {self.shapes[i][axis]} in the traced "
-                    f"graph and cannot change ({reason}); generate from an example of the new shape"
+                    f"input {names[i]} of shape {shapes[i]}: axis {axis} has length {self.shapes[i][axis]} in the "
+                    f"traced graph and cannot change ({reason}); generate from an example of the new shape"
                 )
         found = []
         for axes in self.free:
@@ -122,7 +124,7 @@ def moves(value: Any) -> bool:
     return isinstance(value, (Length, Fill))
 
 
-def free_lengths(run: Callable[[list[Array]], Graph], arrays: list[Array], names: Sequence[str]) -> tuple[Graph, list[Array]]:
+def free_lengths(run: Callable[[list[Array]], Graph], arrays: list[Array]) -> tuple[Graph, list[Array]]:
     """Trace with `run`, find which axes are free, and write what follows them as lengths.
 
     Returns the graph, and inputs of other lengths and other values that the graph has been held against.
@@ -158,13 +160,16 @@ def free_lengths(run: Callable[[list[Array]], Graph], arrays: list[Array], names
         _varied(array, {k: array.shape[k] + 1 for axes in free for j, k in axes if j == i})
         for i, array in enumerate(arrays)
     ]
-    seen, lengths = run(other), [before + 1 for before, _, _ in probes]
-    expected = instantiate(graph, lengths)
-    where = difference(expected, seen)
+    where = difference(instantiate(graph, [before + 1 for before, _, _ in probes]), run(other))
+    try:
+        with np.errstate(all="ignore"):
+            where = where or difference(base, run([_varied(array, {}, -0.75) for array in arrays]))
+    except Exception:
+        pass  # a model may refuse negative numbers
     if where:
         raise ValueError(
-            f"the model cannot be traced: {where} depends on the values in its input, on chance, or on the shape in a way "
-            "that no rule describes. Compute it with operations on Tensors, not on arrays (.data, .item(), if x > 0)"
+            f"the model cannot be traced: {where} depends on the values in its input, on chance, or on the shape in "
+            "a way that no rule describes. Compute it with operations on Tensors, not on arrays (.data, .item(), x > 0)"
         )
     return graph, other
 
@@ -195,7 +200,7 @@ def _described(vertex: Vertex) -> str:
 
 
 def _company(axis: tuple[int, int], arrays: list[Array], taken: set[tuple[int, int]]) -> Iterator[Axes]:
-    """The axis alone; then with an axis of the same length of other inputs, as batches of several inputs go together."""
+    """The axis alone; then with axes of the same length of other inputs, as the batch of several inputs is one."""
     i, k = axis
     choices = [
         [None, *[(j, m) for m in range(b.ndim) if b.shape[m] == arrays[i].shape[k] and (j, m) not in taken]]
@@ -211,17 +216,18 @@ def _longer(axes: Axes, i: int, length: int) -> dict[int, int]:
     return {axis: length for j, axis in axes if j == i}
 
 
-def _varied(array: Array, lengths: dict[int, int]) -> Array:
+def _varied(array: Array, lengths: dict[int, int], scale: float = 0.75) -> Array:
     """An input of other lengths and other values: repeated, turned round along its first axis, fractions scaled."""
     for axis, length in lengths.items():
         array = np.take(array, np.arange(length) % array.shape[axis], axis)
     array = array[::-1] if array.ndim else array
-    return np.array(array * array.dtype.type(0.75) if array.dtype.kind == "f" else array)
+    return np.array(array * array.dtype.type(scale) if array.dtype.kind == "f" else array)
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).split("\n")[0] if isinstance(error, Unfit) else f"with another the model stops: {error}".split("\n")[0]
-    return text if len(text) <= 160 else text[:157] + "…"
+    text = str(error) if isinstance(error, UnfitError) else f"with another the model stops: {error}"
+    text = text.split("\n")[0]
+    return text if len(text) <= 160 else text[:159] + "…"
 
 
 def _same_structure(a: Graph, b: Graph) -> bool:
@@ -237,7 +243,7 @@ def _fit_graph(base: Graph, probes: list[tuple[int, int, int, Graph]]) -> Graph:
     """`base` with everything that differs in the probes, each (axis number, d₀, d, graph), written as lengths."""
     for *_, graph in probes:
         if not _same_structure(base, graph):
-            raise Unfit("the model runs other operations at other lengths")
+            raise UnfitError("the model runs other operations at other lengths")
     vertices = []
     for index, vertex in enumerate(base.vertices):
         others = [(number, before, after, graph.vertices[index]) for number, before, after, graph in probes]
@@ -246,8 +252,8 @@ def _fit_graph(base: Graph, probes: list[tuple[int, int, int, Graph]]) -> Graph:
                 _fit(getattr(vertex, part), [(n, d0, d, getattr(other, part)) for n, d0, d, other in others])
                 for part in ("held", "options", "value")
             ]
-        except Unfit as error:
-            raise Unfit(f"{_described(vertex)} {error}") from None
+        except UnfitError as error:
+            raise UnfitError(f"{_described(vertex)} {error}") from None
         vertices.append(replace(vertex, held=held, options=options, value=value))
     return Graph(vertices, base.edges, base.outputs, base.inputs, base.lengths, base.batch)
 
@@ -258,22 +264,19 @@ def _fit(base: Any, probes: list[tuple[int, int, int, Any]]) -> Any:
     if not changed:
         return base
     if any(type(value) is not type(base) for *_, value in changed):
-        raise Unfit("is of another kind at other lengths")
+        raise UnfitError("is of another kind at other lengths")
     if type(base) is int:
         terms = []
         for number, before, after, value in changed:
             slope, rest = divmod(value - base, after - before)
             if rest:
-                raise Unfit(f"goes from {base} to {value} where a length goes from {before} to {after}")
+                raise UnfitError(f"goes from {base} to {value} where a length goes from {before} to {after}")
             terms.append((number, before, slope))
         if base == 0 and len(terms) > 1:
-            raise Unfit("follows several lengths from 0")
+            raise UnfitError("follows several lengths from 0")
         return Length(base, tuple(terms))
     if type(base) in (tuple, list) and all(len(value) == len(base) for *_, value in changed):
-        return type(base)(
-            _fit(item, [(*head, value[i]) for *head, value in changed])  # type: ignore[misc]
-            for i, item in enumerate(base)
-        )
+        return type(base)(_fit(item, [(*head, value[i]) for *head, value in changed]) for i, item in enumerate(base))
     if type(base) is dict and all(value.keys() == base.keys() for *_, value in changed):
         return {key: _fit(base[key], [(n, b, a, value[key]) for n, b, a, value in changed]) for key in base}
     if isinstance(base, slice):
@@ -283,4 +286,4 @@ def _fit(base: Any, probes: list[tuple[int, int, int, Any]]) -> Any:
         fill, first = base.flat[0], base.reshape(-1)[:1]
         if all(same(array, np.full(array.shape, fill, base.dtype)) for array in (base, *[v for *_, v in changed])):
             return Fill(_fit(base.shape, [(n, b, a, v.shape) for n, b, a, v in changed]), first[0].item(), base.dtype)
-    raise Unfit("differs at other lengths by more than a length")
+    raise UnfitError("differs at other lengths by more than a length")

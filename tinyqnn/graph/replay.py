@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tinyqnn import functional as F
 from tinyqnn.functional.norm import BatchNorm
 from tinyqnn.functional.recurrent import LSTMLayer
 from tinyqnn.graph.cost import elements
-from tinyqnn.graph.lengths import moves, resolve
+from tinyqnn.graph.lengths import Fill, moves, resolve
 from tinyqnn.graph.vertices import FollowsMode, Graph, Input, Port, Stored, Vertex, map_tree
 from tinyqnn.nn import Module
 from tinyqnn.tensor import Tensor
@@ -108,7 +108,7 @@ class GraphModule(Module):
         tensors = self._read(args)
         free = self.graph.lengths
         lengths = free.read([t.shape for t in tensors], self.graph.input_names()) if free is not None else []
-        values: list[tuple[Tensor, ...] | None] = [None] * len(self.graph.vertices)
+        values: list[Any] = [None] * len(self.graph.vertices)
         for place, step in enumerate(self._program):
             values[place] = self._run(step, values, tensors, lengths)
             for gone in step.done:
@@ -116,15 +116,13 @@ class GraphModule(Module):
         places = self._places
 
         def result(leaf: Any, _: str) -> Any:
-            return values[places[leaf.vertex]][leaf.output] if isinstance(leaf, Port) else leaf  # type: ignore[index]
+            return values[places[leaf.vertex]][leaf.output] if isinstance(leaf, Port) else leaf
 
         return map_tree(self.graph.outputs, result)
 
-    def slots(self) -> Iterator[Slot]:
+    def quantizers(self) -> Iterator[Slot]:
         """The quantizing vertices in the order they run."""
         return iter(self._slots.values())
-
-    quantizers = slots
 
     def named_quantizers(self) -> Iterator[tuple[str, Slot]]:
         """(name, slot) for each quantizing vertex, in the order they run."""
@@ -146,8 +144,9 @@ class GraphModule(Module):
     def to(self, dtype: Any) -> Any:
         """Turn all floating-point parameters, buffers and constants into float32 or float64. Returns self."""
         for vertex in self.graph.vertices:
-            if vertex.kind == "constant" and isinstance(vertex.value, np.ndarray) and vertex.value.dtype.kind == "f":
-                vertex.value = vertex.value.astype(dtype)
+            if vertex.kind == "constant" and vertex.value.dtype.kind == "f":
+                fill = isinstance(vertex.value, Fill)
+                vertex.value = replace(vertex.value, dtype=np.dtype(dtype)) if fill else vertex.value.astype(dtype)
         return super().to(dtype)
 
     def _read(self, args: tuple[Any, ...]) -> list[Tensor]:
@@ -175,22 +174,20 @@ class GraphModule(Module):
                     take(want[key], got[key], f"{name}.{key}")
             elif isinstance(got, (Tensor, np.ndarray)) or want != got:
                 raise ValueError(
-                    f"input {name} was {want!r} when the graph was traced and is {_kind(got)} now; generate from such an example"
+                    f"input {name} was {want!r} when the graph was traced and is {_kind(got)} now; "
+                    "generate from such an example"
                 )
 
         if len(args) > len(expected) or any(arg is not None for arg in args[len(expected) :]):
             args = _without_trailing_none(args, len(expected))
         if len(args) != len(expected):
-            raise TypeError(
-                f"the graph was traced with {len(expected)} inputs ({', '.join(self.graph.input_names())}), got {len(args)}"
-            )
+            known = ", ".join(self.graph.input_names())
+            raise TypeError(f"the graph was traced with {len(expected)} inputs ({known}), got {len(args)}")
         for index, (want, got) in enumerate(zip(expected, args)):
             take(want, got, str(index))
         return tensors
 
-    def _run(
-        self, step: _Step, values: list[Any], tensors: list[Tensor], lengths: Sequence[int]
-    ) -> tuple[Tensor, ...]:
+    def _run(self, step: _Step, values: list[Any], tensors: list[Tensor], lengths: Sequence[int]) -> tuple[Tensor, ...]:
         vertex = step.vertex
         if vertex.kind == "input":
             return (tensors[vertex.value],)
@@ -325,29 +322,17 @@ def lstm_by_steps(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`LSTMLayer`, with the state h quantized whenever it is multiplied by weights: at every step.
+    """`LSTMLayer`, with the state h quantized whenever it is multiplied by weights: the layer is called step by step.
 
-    With a quantizer that changes nothing the results are those of `LSTMLayer`, bit for bit: the same products in the
-    same order. Zeros that the first step starts from are left alone, for a scheme may have no 0.
+    With a quantizer that changes nothing the results are those of one call. Zeros that the first step starts from are
+    left alone, for a scheme may have no 0.
     """
-    hidden = weight_hh.shape[1]
-    gates = F.linear(x, weight_ih)  # (T, N, in) -> (T, N, 4·hidden)
-    if bias_ih is not None and bias_hh is not None:
-        gates = gates + (bias_ih + bias_hh)
     outputs = []
     for t in range(len(x)):
         state = h if t == 0 and starts_from_zeros else quantize(h)
-        a = gates[t] + F.linear(state, weight_hh)
-        i, f, g, o = (a[:, k * hidden : (k + 1) * hidden] for k in range(4))
-        c = _sigmoid(f) * c + _sigmoid(i) * F.tanh(g)
-        h = _sigmoid(o) * F.tanh(c)
-        outputs.append(h)
-    return F.stack(outputs), h, c
-
-
-def _sigmoid(x: Tensor) -> Tensor:
-    """σ(x) = (1 + tanh(x/2)) / 2, rounded as `LSTMLayer` rounds it."""
-    return F.tanh(x * 0.5) * 0.5 + 0.5
+        y, h, c = LSTMLayer.apply(x[t : t + 1], state, c, weight_ih, weight_hh, bias_ih, bias_hh)
+        outputs.append(y)
+    return F.concat(outputs), h, c
 
 
 def _parameter(home: Module, name: str) -> Tensor:

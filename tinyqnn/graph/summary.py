@@ -13,17 +13,20 @@ from tinyqnn.graph.generate import generate
 from tinyqnn.graph.replay import GraphModule
 from tinyqnn.nn import Module
 
-HEAD = ("layer", "shape", "weights", "activations", "bytes", "float32", "MAC", "at")
+HEAD = ("layer", "shape", "weights", "activations", "bits W/A", "bytes", "float32", "operations")
+WIDEST = 100
 
 
 class Summary:
     """The table: `print` it, take its `rows` and `totals`, or `to_json()`.
 
-    rows     a dictionary a layer: layer, function, shape, weights, activations (schemes), weight_bits, activation_bits,
-             weight_elements, activation_elements (for one sample), bytes, float32_bytes, operations (multiply-accumulates
-             for one sample), operations_by_width, bit_operations
-    totals   weight_bits and activation_bits (averages by elements over what is quantized), bytes, float_bytes (biases, batch norm),
-             float32_bytes, float16_bytes, times_smaller than each, operations, operations_by_width, bit_operations
+    rows     a dictionary a layer: layer, function, shape, weights, activations (schemes), weight_bits,
+             activation_bits, weight_elements, activation_elements (for one sample), bytes, float32_bytes, operations
+             (multiply-accumulates for one sample), operations_by_width, bit_operations
+    totals   weight_bits and activation_bits (averages by elements, AutoQNN eq. (6), over what is quantized; layers that
+             were kept float do not count), parameters (with batch norm's averages), bytes, bits_per_parameter (all of
+             the bytes over all parameters), float_bytes (biases, batch norm), float32_bytes, float16_bytes,
+             times_smaller_than_float32 and _float16, operations, operations_by_width, bit_operations
     """
 
     def __init__(self, counted: ModelCost) -> None:
@@ -33,6 +36,8 @@ class Summary:
         self.totals: dict[str, Any] = {
             "weight_bits": counted.average_bits("weights"),
             "activation_bits": counted.average_bits("activations"),
+            "parameters": counted.float32_bytes // 4,
+            "bits_per_parameter": 8 * counted.bytes / max(counted.float32_bytes // 4, 1),
             "bytes": counted.bytes,
             "float_bytes": counted.float_bytes,
             "float32_bytes": counted.float32_bytes,
@@ -49,23 +54,24 @@ class Summary:
         return json.dumps({"rows": self.rows, "totals": self.totals}, indent=indent)
 
     def __str__(self) -> str:
+        total, rest = self.totals, self.cost.float_bytes
         table = [HEAD, *[_cells(layer) for layer in self.cost.layers]]
-        if self.cost.floats:
-            rest = self.cost.float_bytes
-            table.append(("biases, norms", f"{rest // 4:,}", "float", "", f"{rest:,}", f"{rest:,}", "", ""))
-        total = self.totals
-        bits = [f"{total[key]:.3g} bits" for key in ("weight_bits", "activation_bits")]
-        totals = ("total", "", *bits, f"{total['bytes']:,}", f"{total['float32_bytes']:,}", _si(total["operations"]), "")
-        table.append(totals)
-        table = [(_short(row[0], 26), *row[1:]) for row in table]
+        if rest:
+            table.append(("biases, norms", f"{rest // 4:,}", "float", "", "32", f"{rest:,}", f"{rest:,}", ""))
+        bits = _bits(total["weight_bits"], total["activation_bits"])
+        sizes = f"{total['bytes']:,}", f"{total['float32_bytes']:,}", _si(total["operations"])
+        table.append(("total", f"{total['parameters']:,}", "", "", bits, *sizes))
         widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-        right = (4, 5, 6)
+        widths[0] = max(min(widths[0], WIDEST - sum(widths[1:]) - 2 * len(widths[1:])), 12)
         lines = [
-            "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+            "  ".join(
+                cell.rjust(width) if i >= 5 else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip((_short(row[0], widths[0]), *row[1:]), widths))
+            ).rstrip()
             for row in table
         ]
         rule = "─" * max(map(len, lines))
-        widths_of = ", ".join(f"{_si(n)} at {name}" for name, n in total["operations_by_width"].items())
+        by_width = " + ".join(f"{_si(n)} {name}" for name, n in total["operations_by_width"].items())
         return "\n".join(
             [
                 lines[0],
@@ -73,10 +79,10 @@ class Summary:
                 *lines[1:-1],
                 rule,
                 lines[-1],
-                f"packed {_bytes(total['bytes'])}: {total['times_smaller_than_float32']:.1f}× smaller than float32 "
+                f"packed     {_bytes(total['bytes'])}, {total['times_smaller_than_float32']:.1f}× smaller than float32 "
                 f"({_bytes(total['float32_bytes'])}), {total['times_smaller_than_float16']:.1f}× than float16 "
                 f"({_bytes(total['float16_bytes'])})",
-                f"a sample takes {widths_of or 'no'} multiply-accumulates, {_si(total['bit_operations'])} bit operations",
+                f"a sample   {by_width or 'no'} multiply-accumulates, {_si(total['bit_operations'])} bit operations",
             ]
         )
 
@@ -91,18 +97,18 @@ def summary(model: Module, example: Any = None, batch_axis: int = 0) -> Summary:
     >>> import numpy as np
     >>> from tinyqnn import nn
     >>> print(summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), np.zeros((1, 4))))
-    layer          shape  weights  activations  bytes  float32  MAC  at
-    ──────────────────────────────────────────────────────────────────────
-    0              4→3    float    float           48       48   12  float
-    biases, norms  3      float                    12       12
-    ──────────────────────────────────────────────────────────────────────
-    total                 32 bits  32 bits         60       60   12
-    packed 60 B: 1.0× smaller than float32 (60 B), 0.5× than float16 (30 B)
-    a sample takes 12 at float multiply-accumulates, 12.3 k bit operations
+    layer          shape  weights  activations  bits W/A  bytes  float32  operations
+    ────────────────────────────────────────────────────────────────────────────────
+    0              4→3    float    float        32/32        48       48          12
+    biases, norms  3      float                 32           12       12
+    ────────────────────────────────────────────────────────────────────────────────
+    total          15                           32/32        60       60          12
+    packed     60 B, 1.0× smaller than float32 (60 B), 0.5× than float16 (30 B)
+    a sample   12 float multiply-accumulates, 12.3 k bit operations
     """
     if not isinstance(model, GraphModule):
         if example is None:
-            raise TypeError(f"{type(model).__name__} has not been traced; pass an example input: summary(model, example)")
+            raise TypeError(f"{type(model).__name__} has not been traced; pass an example: summary(model, example)")
         model = generate(model, example, batch_axis=batch_axis)
     return Summary(cost(model))
 
@@ -136,16 +142,20 @@ def _cells(layer: LayerCost) -> tuple[str, ...]:
         _shape(layer),
         row["weights"],
         row["activations"],
+        _bits(row["weight_bits"], row["activation_bits"]),
         f"{row['bytes']:,}",
         f"{row['float32_bytes']:,}",
         _si(row["operations"]) if row["operations"] else "",
-        ", ".join(row["operations_by_width"]),
     )
 
 
 def _schemes(layer: LayerCost, role: str) -> str:
-    """"C-3", or "C-3, P-4" where several tensors differ."""
+    """ "C-3", or "C-3, P-4" where several tensors differ."""
     return ", ".join(dict.fromkeys(operand.scheme for operand in layer.of(role)))
+
+
+def _bits(weights: float, activations: float | None) -> str:
+    return f"{weights:.3g}/{'–' if activations is None else f'{activations:.3g}'}"
 
 
 def _width(weight_bits: float, activation_bits: float) -> str:

@@ -1,4 +1,4 @@
-"""To draw a network, let it run once and write down who called whom: every operation passes one door, and we stand there.
+"""To draw a network, run it and write down who called whom: every operation passes one door, and we stand there.
 
 `Function.apply` tells observers of each call: one call, one operation vertex; a Tensor that was seen before is an edge
 from the vertex that made it; one that was not is a parameter, a buffer or a constant. No code is read or rewritten, so
@@ -20,7 +20,7 @@ import numpy as np
 
 from tinyqnn import random
 from tinyqnn.graph.lengths import difference, free_lengths, instantiate
-from tinyqnn.graph.vertices import Edge, FollowsMode, Graph, Input, Port, Stored, Vertex, argument_names, map_tree, same
+from tinyqnn.graph.vertices import Edge, FollowsMode, Graph, Input, Port, Stored, Vertex, argument_names, map_tree
 from tinyqnn.nn import Module, Parameter
 from tinyqnn.tensor import Array, Function, Node, Observer, Tensor, no_grad
 
@@ -67,7 +67,7 @@ def trace(model: Module, example: Any, batch_axis: int = 0) -> Graph:
     if not arrays:
         raise TypeError(f"example is a Tensor, an array or a tuple of them, got {type(example).__name__}")
     if any(array.size == 0 for array in arrays):
-        raise ValueError(f"the example is empty: its shapes are {[array.shape for array in arrays]}; give one sample or more")
+        raise ValueError(f"the example is empty: shapes {[array.shape for array in arrays]}; give one sample or more")
     if arrays[0].ndim and not -arrays[0].ndim <= batch_axis < arrays[0].ndim:
         raise ValueError(f"batch_axis={batch_axis}: the first input has shape {arrays[0].shape}")
 
@@ -77,11 +77,11 @@ def trace(model: Module, example: Any, batch_axis: int = 0) -> Graph:
         recorder = _Recorder(scratch, names, given)
         scratch.train(training)
         with recorder.watching():
-            result = scratch(*map_tree(inputs, lambda leaf, _: recorder.tensors[leaf.number] if isinstance(leaf, Input) else leaf))
+            result = scratch(*map_tree(inputs, recorder.given))
         return recorder.graph(result, inputs)
 
     with randomness_kept(scratch):
-        graph, other = free_lengths(run, arrays, names)
+        graph, other = free_lengths(run, arrays)
         _follow_mode(graph, other, run)
     graph.batch = arrays[0].shape[batch_axis] if arrays[0].ndim else 1
     return graph
@@ -104,8 +104,8 @@ def _follow_mode(graph: Graph, arrays: list[Array], run: Callable[..., Graph]) -
     where = difference(evaluated, trained)
     if where:
         raise ValueError(
-            f"the model differs between training and evaluation in more than an option: {where}. Call the operation in both "
-            "modes and pass training=self.training, as in F.dropout(x, p, self.training)"
+            f"the model differs between training and evaluation in more than an option: {where}. Call the operation in "
+            "both modes and pass training=self.training, as in F.dropout(x, p, self.training)"
         )
 
 
@@ -151,7 +151,7 @@ class _Recorder(Observer):
     def __init__(self, model: Module, names: list[str], arrays: list[Array]) -> None:
         self.model = model
         self.vertices: list[Vertex] = []
-        self.callers: list[tuple[_Call, bool] | None] = []  # for operations: the call, and whether it owns a parameter used
+        self.callers: list[tuple[_Call, bool] | None] = []  # the call, and whether a parameter of that module is used
         self.edges: list[tuple[int, int, int, int]] = []  # source, output, target, argument
         self.made_tensors, self.made_arrays = _ByIdentity(), _ByIdentity()
         self.calls = [self._call("", model)]
@@ -168,6 +168,10 @@ class _Recorder(Observer):
             vertex = self._add(Vertex(name, "input", shapes=(array.shape,), dtypes=(array.dtype,), value=index))
             self.made_tensors.put(self.tensors[-1], (vertex, 0))
             self.made_arrays.put(array, (vertex, 0))
+
+    def given(self, leaf: Any, _: str) -> Any:
+        """What goes in for a leaf of the arguments."""
+        return self.tensors[leaf.number] if isinstance(leaf, Input) else leaf
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -203,7 +207,7 @@ class _Recorder(Observer):
         outputs: tuple[Tensor, ...],
         seconds: float,
     ) -> None:
-        call, labels = self.calls[-1], argument_names(function)
+        call, labels = self.calls[-1], argument_names(function.forward)
         call.operations += 1
         sources: dict[int, tuple[int, int]] = {}
         held: dict[int, Any] = {}
@@ -217,7 +221,7 @@ class _Recorder(Observer):
                 held[i] = arg
         for name, option in options.items():
             if isinstance(option, Tensor):
-                raise TypeError(f"option {name} of {function.__name__} is a Tensor; pass Tensors as positional arguments")
+                raise TypeError(f"option {name} of {function.__name__} is a Tensor; pass Tensors positionally")
         vertex = Vertex(
             "",
             "operation",
@@ -247,11 +251,12 @@ class _Recorder(Observer):
             return found
         array = arg.data if isinstance(arg, Tensor) else arg
         name = self.parameters.get(arg)
+        made = self.made_arrays.get(array)
         if name is not None:
             vertex = Vertex(name, "parameter", value=Stored(name))
-        elif (found := self.made_arrays.get(array)) is not None:
-            if self.vertices[found[0]].kind in ("input", "buffer"):
-                return found
+        elif made is not None:
+            if self.vertices[made[0]].kind in ("input", "buffer"):
+                return made
             vertex = Vertex("", "operation", Detach, self.calls[-1].path)
         elif (name := self.buffers.get(array)) is not None:
             vertex = Vertex(name, "buffer", value=Stored(name))
@@ -260,7 +265,7 @@ class _Recorder(Observer):
         vertex.shapes, vertex.dtypes = (array.shape,), (array.dtype,)
         place = (self._add(vertex, (self.calls[-1], False) if vertex.function else None), 0)
         if vertex.function:
-            self.edges.append((*found, place[0], 0))
+            self.edges.append((made[0], made[1], place[0], 0))
         if isinstance(arg, Tensor):
             self.made_tensors.put(arg, place)
         if vertex.kind == "buffer":
@@ -275,12 +280,13 @@ class _Recorder(Observer):
     def graph(self, result: Any, inputs: Any) -> Graph:
         """Everything seen, with names."""
 
-        def port(leaf: Any, _: str) -> Any:
+        def source(leaf: Any, _: str) -> None:
             if isinstance(leaf, np.ndarray):
-                raise TypeError("the model returned an array; return the Tensor, or nothing can be traced or differentiated")
-            return Port(*self._source(leaf, "output")) if isinstance(leaf, Tensor) else leaf  # type: ignore[arg-type]
+                raise TypeError("the model returned an array; return the Tensor, an array cannot be traced")
+            if isinstance(leaf, Tensor):
+                self._source(leaf, "output")
 
-        outputs = map_tree(result, port)
+        map_tree(result, source)  # what no operation made becomes a data vertex
         taken: dict[str, int] = {}
         for vertex, caller in zip(self.vertices, self.callers):
             name = vertex.name
@@ -292,9 +298,18 @@ class _Recorder(Observer):
                 name = _joined(vertex.module, name)
             taken[name] = taken.get(name, 0) + 1
             vertex.name = name if taken[name] == 1 else f"{name}:{taken[name]}"
-        edges = [Edge(self.vertices[s].name, self.vertices[t].name, argument, output) for s, output, t, argument in self.edges]
-        ports = map_tree(outputs, lambda leaf, _: Port(self.vertices[leaf.vertex].name, leaf.output) if isinstance(leaf, Port) else leaf)  # type: ignore[call-overload]
-        return Graph(self.vertices, edges, ports, inputs)
+        names = [vertex.name for vertex in self.vertices]
+        edges = [
+            Edge(names[source], names[target], argument, output) for source, output, target, argument in self.edges
+        ]
+
+        def port(leaf: Any, _: str) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            place, output = self._source(leaf, "output")
+            return Port(names[place], output)
+
+        return Graph(self.vertices, edges, map_tree(result, port), inputs)
 
 
 def _joined(path: str, name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -217,16 +217,16 @@ def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "1"
 
 
-@lru_cache(maxsize=None)
-def argument_names(function: type[Function]) -> tuple[str, ...]:
-    """The names of a function's positional arguments, `ctx` left out.
+@cache
+def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the positional arguments of a Function's forward, `ctx` left out.
 
     >>> from tinyqnn.functional.conv import Linear
-    >>> argument_names(Linear)
+    >>> argument_names(Linear.forward)
     ('x', 'weight', 'bias')
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(p.name for p in inspect.signature(function.forward).parameters.values() if p.kind in kinds)[1:]
+    return tuple(p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds)[1:]
 
 
 def map_tree(tree: Any, f: Callable[[Any, str], Any], path: str = "") -> Any:
