@@ -278,7 +278,7 @@ def error_within_half_step(quantizer: Any, x: Array) -> bool:
 def error_falls_with_bits(quantizers: Sequence[Any], x: Array) -> bool:
     """Of quantizers with more and more bits, none has a larger squared error on x than the one before it."""
     errors = [float(((x.astype(np.float64) - _values(q, x)) ** 2).sum()) for q in quantizers]
-    return all(later <= earlier * (1 + 1e-6) for earlier, later in zip(errors, errors[1:]))
+    return all(errors[i + 1] <= errors[i] * (1 + 1e-6) for i in range(len(errors) - 1))
 
 
 def equals_a_loop_over_channels(per_channel: Any, per_tensor: Any, x: Array, axis: int) -> bool:

@@ -69,7 +69,10 @@ class PotQ(Quantizer):
         return _SQRT2[dtype] * np.exp2(np.arange(2 ** (self.bits - 1) - 1)).astype(dtype)
 
     def to_codes(self, x: Array, scale: Array) -> Array:
-        n = np.searchsorted(self.edges(x.dtype), np.abs(x / nonzero(scale)), side="right").astype(x.dtype)
+        u = np.abs(x / nonzero(scale))
+        n = np.zeros_like(u)
+        for edge in self.edges(x.dtype):
+            n += u >= edge
         return np.where(x > 0, n, -1 - n)
 
     def to_values(self, codes: Array, scale: Array) -> Array:
