@@ -32,9 +32,14 @@ def test_a_block_that_ends_well_makes_the_file_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(error), atomic_write(tmp_path / "a", overwrite=True) as file:
-        file.write(b"half")
-        raise error
+
+    def fail():
+        with atomic_write(tmp_path / "a", overwrite=True) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
 
@@ -53,7 +58,7 @@ def test_what_is_there_is_replaced_only_with_leave(tmp_path):
         assert path.read_bytes() == b"new"
     with pytest.raises(FileExistsError, match="no ordinary file"):
         atomic_write(tmp_path, overwrite=True).__enter__()
-    with pytest.raises(FileNotFoundError, match="no folder .*nowhere to write a into; create it first"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere to write a into; create it first"):
         atomic_write(tmp_path / "nowhere" / "a").__enter__()
 
 
@@ -122,8 +127,7 @@ def test_no_space_at_any_operation_leaves_the_old_or_the_new_file(tmp_path):
                 save_arrays(path, new)
                 failed = False
             except OSError as error:
-                assert error.errno == errno.ENOSPC
-                failed = True
+                failed = error.errno == errno.ENOSPC
         arrays, _ = load_arrays(path)
         assert arrays["w"].size == (50 if failed else 70)
         assert names(tmp_path) == ["a.npz"]
@@ -150,43 +154,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, room):
     assert names(tmp_path) == ["a.npz"]
 
 
-WRITER = """
-import sys, itertools, numpy as np
-from tinyqnn.files import save_arrays, load_arrays, FileError
-path, start = sys.argv[1], int(sys.argv[2])
-print("ready", flush=True)
-for n in itertools.count(start):
-    save_arrays(path, {"n": np.full(40_000, n), "m": np.full(3, n)}, {"n": n})
-"""
-
-
-def kill_while_writing(path, kills, rng):
-    """Start a process that writes without pause, kill it at a random moment; again and again."""
-    n, leftovers = 0, 0
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    for _ in range(kills):
-        command = [sys.executable, "-c", WRITER, str(path), str(n + 1)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
-            writer.stdout.readline()
-            time.sleep(rng.uniform(0, 0.02))
-            writer.kill()
-        leftovers += len(names(path.parent)) - path.exists()
-        if path.exists():
-            arrays, header = load_arrays(path)
-            assert set(arrays["n"].tolist()) == set(arrays["m"].tolist()) == {header["n"]}
-            assert header["n"] >= n
-            n = header["n"]
-    return n, leftovers
-
-
-@pytest.mark.slow
-def test_two_hundred_kills_of_fresh_processes_leave_whole_files(tmp_path, rng):
-    n, _ = kill_while_writing(tmp_path / "a.npz", 200, rng)
-    assert n > 200
-
-
 def fork_and_kill(path, kills, rng):
-    """The same with forked children, which need no time to start."""
+    """Children that write without pause, each killed at a random moment; the file is read after each."""
     n = leftovers = 0
     begun = time.perf_counter()
     for _ in range(5):
@@ -218,11 +187,27 @@ def fork_and_kill(path, kills, rng):
     return n, leftovers
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@pytest.mark.parametrize("kills", [60, pytest.param(600, marks=pytest.mark.slow)])
-def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path, rng, kills):
+PROGRAM = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import numpy, test_atomic
+print(*test_atomic.fork_and_kill(pathlib.Path(sys.argv[2]), int(sys.argv[3]), numpy.random.default_rng(0)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+@pytest.mark.parametrize("kills", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path, kills):
     path = tmp_path / "a.npz"
-    n, leftovers = fork_and_kill(path, kills, rng)
+    command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__), str(path), str(kills)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.getcwd(),
+        "OPENBLAS_NUM_THREADS": "1",
+    }  # a process with threads must not fork
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.stderr == ""
+    n, leftovers = map(int, run.stdout.split())
     assert n > kills / 4  # files were finished …
     assert leftovers > kills / 10  # … and others were not
     save_arrays(path, {"n": np.zeros(1)})
@@ -281,5 +266,5 @@ def test_no_ordinary_file_is_opened(tmp_path):
         load_arrays(tmp_path / "pipe.npz", kind=None)
     with pytest.raises(FileError, match="is a folder"):
         load_arrays(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no file .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nothing"):
         load_arrays(tmp_path / "nothing")

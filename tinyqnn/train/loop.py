@@ -140,7 +140,7 @@ class Trainer:
         with (
             Interrupt() as interrupt,
             Display(progress, label, epochs, steps, self.epoch * steps + self.step) as display,
-            np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite is told of in words
+            np.errstate(over="ignore", invalid="ignore", divide="ignore"),  # `_check_finite` says it in words
         ):
             while self.epoch < epochs and not self.history.interrupted:
                 begun = time.perf_counter() - self._elapsed
