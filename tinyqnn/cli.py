@@ -18,7 +18,7 @@ tinyqnn: quantized neural networks from scratch, to read, to run and to check ag
 
   tinyqnn quantize             train a network on glyphs drawn on the spot, quantize it to 3 bits, compare (a minute)
   tinyqnn quantize mnist       the same on a real data set
-  tinyqnn data                 which data sets there are, and where they are looked for
+  tinyqnn data [NAME]          which data sets there are; fetch one
   tinyqnn bench training       how long a training step takes, here and in PyTorch
   tinyqnn COMMAND --help       all that a command can do
 
@@ -94,16 +94,17 @@ def parser() -> argparse.ArgumentParser:
     quantize.add_argument("--seed", type=int, default=0)
     quantize.add_argument("--out", metavar="FOLDER", help="where results go (default: runs/DATASET-1, -2, …)")
     quantize.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
-    _data_options(quantize)
+    _root_option(quantize)
+    quantize.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
     quantize.add_argument("--threads", type=int, help="how many threads (default: all cores)")
 
     data = command(
         "data",
-        "Show a data set, or fetch it.",
-        "  tinyqnn data\n  tinyqnn data mnist --download\n  tinyqnn data cifar10 --root ~/datasets\n",
+        "Show which data sets there are; fetch one that is not here yet.",
+        "  tinyqnn data\n  tinyqnn data mnist\n  tinyqnn data cifar10 --root ~/datasets\n",
     )
     data.add_argument("dataset", nargs="?", metavar="DATASET")
-    _data_options(data)
+    _root_option(data)
 
     bench = command(
         "bench",
@@ -120,9 +121,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _data_options(to: argparse.ArgumentParser) -> None:
+def _root_option(to: argparse.ArgumentParser) -> None:
     to.add_argument("--root", metavar="FOLDER", help="where data lies (default: $TINYQNN_DATA, then the cache folder)")
-    to.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
 
 
 def run_quantize(args: argparse.Namespace) -> int:
@@ -139,7 +139,7 @@ def run_data(args: argparse.Namespace) -> int:
     if args.dataset is None:
         print(data.catalogue(args.root))
         return 0
-    print(data.load(args.dataset, root=args.root, download=args.download))
+    print(data.load(args.dataset, root=args.root, download=True))
     return 0
 
 
@@ -191,8 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Any] = {"quantize": run_quantize, "data": run_data, "bench": run_bench}
     try:
         return commands[args.command](args)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

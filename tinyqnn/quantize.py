@@ -107,14 +107,18 @@ class Result:
 
 def run(
     config: Config,
-    folder: Path,
+    folder: Path | None = None,
     report: Callable[[str], None] = print,
     root: str | None = None,
     download: bool = False,
-) -> Result | None:
-    """Run the job, or go on with it where `folder` shows that it was stopped. None if Ctrl-C stopped it again.
+) -> Result:
+    """Run the job, or go on with it where `folder` shows that it was stopped.
 
+    folder   where the results go; None: the first of runs/DATASET-1, -2, … that is not there yet
     report   gets what a person would like to read, a line or a table at a time
+
+    Raises Stopped after Ctrl-C, when what was learned is safe. Nothing is written before the data and the model are
+    known to be there.
     """
     started = time.perf_counter()
     rng = random.manual_seed(config.seed)
@@ -126,9 +130,10 @@ def run(
 
     model = models.create(config.model, **_sizes(source), rng=rng)
     parameters = sum(parameter.size for parameter in model.parameters())
+    folder = _made(folder, config)
     floating = _train(config, model, train, test, config.epochs, config.lr, folder / "float.npz", "float")
     if floating.interrupted:
-        return None
+        raise Stopped(folder)
     scores = {"float": evaluate(model, test)}
     report(
         f"{'float':<10} {config.model}, {parameters:,} parameters, {config.epochs} epochs: "
@@ -148,7 +153,7 @@ def run(
         config, qmodel, train, test, config.retrain_epochs, config.retrain_lr, folder / "quantized.npz", "retrained"
     )
     if retrained.interrupted:
-        return None
+        raise Stopped(folder)
     scores["quantized"] = evaluate(qmodel, test)
     seconds = sum(retrained.seconds)
     report(f"{'retrained':<10} {config.retrain_epochs} epochs: {_score(scores['quantized'])}, {seconds:.0f} s")
@@ -160,6 +165,14 @@ def run(
     _draw(result, _graph(qmodel), floating, retrained)
     report(f"{f'{folder}/':<10} result.json  float.npz  quantized.npz  report.png   {result.seconds:.0f} s in all")
     return result
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C ended the run; `folder` has all that is needed to go on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"stopped; what was learned is in {folder}; go on with\n  tinyqnn quantize --resume {folder}")
+        self.folder = folder
 
 
 class CarriesState(Module):
@@ -210,7 +223,7 @@ def _train(
         augment=data.crop_and_flip if config.augment else None,
         clip_norm=config.clip_norm,
         seed=config.seed,
-        config=dataclasses.asdict(config),
+        config=dataclasses.asdict(config) | {"keep": list(config.keep)},
     )
     return trainer.fit(train, test, epochs=epochs, checkpoint=checkpoint, resume=True, label=label)
 
@@ -287,20 +300,25 @@ def _draw(result: Result, qmodel: graph.GraphModule, floating: History, retraine
     )
 
 
-def new_folder(dataset: str) -> Path:
-    """The first of runs/DATASET-1, -2, … that is not there yet, made."""
+def _made(folder: Path | None, config: Config) -> Path:
+    """The folder of this run, made, with config.json in it."""
     number = 1
-    while True:
-        folder = Path("runs") / f"{dataset}-{number}"
+    while folder is None:
+        candidate = Path("runs") / f"{config.dataset}-{number}"
         try:
-            folder.mkdir(parents=True)
-            return folder
+            candidate.mkdir(parents=True)
+            folder = candidate
         except FileExistsError:
             number += 1
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.json").exists():
+        _write_json(folder / "config.json", dataclasses.asdict(config))
+    return folder
 
 
 def main(args: Any) -> int:
     """`tinyqnn quantize`: `args` are the parsed arguments, see `tinyqnn.cli`."""
+    folder = None
     if args.resume:
         folder = Path(args.resume)
         config = _read_config(folder)
@@ -316,12 +334,9 @@ def main(args: Any) -> int:
             batch_size=args.batch_size,
             seed=args.seed,
         )
-        folder = _folder(args.out, config.dataset)
-        _write_json(folder / "config.json", dataclasses.asdict(config))
-    result = run(config, folder, root=args.root, download=args.download)
-    if result is None:
-        print(f"stopped; what was learned is in {folder}; go on with\n  tinyqnn quantize --resume {folder}")
-        return 130
+        if args.out is not None:
+            folder = _free(Path(args.out).expanduser())
+    run(config, folder, root=args.root, download=args.download)
     return 0
 
 
@@ -348,16 +363,12 @@ def configure(dataset: str, **wishes: Any) -> Config:
     return Config(dataset=dataset, **recipe)
 
 
-def _folder(out: str | None, dataset: str) -> Path:
-    """A folder of its own for the run: what another run left is not touched."""
-    if out is None:
-        return new_folder(dataset)
-    folder = Path(out).expanduser()
+def _free(folder: Path) -> Path:
+    """`folder`, if no run is in it: what another run left is not touched."""
     if (folder / "config.json").exists():
         raise FileExistsError(
             f"{folder} has a run in it already; go on with it by --resume {folder}, or choose another --out"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -2,6 +2,7 @@
 
     python tutorials/run.py 03            the page whose name begins with 03
     python tutorials/run.py README.md     any page by its path
+    python tutorials/run.py --write 03    put what is printed into the page's text fences (for authors)
 
 A ```python fence is run. A ```text fence right after it (only prose between) must equal what the python fences printed
 since the last one. A traceback points into the page: line numbers are the page's own.
@@ -51,8 +52,14 @@ def fences(page: Path) -> list[Fence]:
     return found
 
 
-def run(page: Path, show: bool = False) -> int:
-    """Run all python fences of `page`; returns how many. Raises PageError where the page and its output differ."""
+def run(page: Path, show: bool = False, write: bool = False) -> int:
+    """Run all python fences of `page`; returns how many. Raises PageError where the page and its output differ.
+
+    show    print what the fences print
+    write   make the page say what they print
+    """
+    lines = page.read_text(encoding="utf-8").splitlines()
+    moved = 0
     namespace: dict[str, object] = {"__name__": "__page__"}
     printed, since, ran = "", 0, 0
     for fence in fences(page):
@@ -67,12 +74,19 @@ def run(page: Path, show: bool = False) -> int:
             if show:
                 print(output.getvalue(), end="")
         elif fence.language == "text" and since:
-            if _tidy(fence.text) != _tidy(printed):
+            if write:
+                start, stop = fence.line - 1 + moved, fence.line - 1 + moved + len(fence.text.splitlines())
+                fresh = _tidy(printed).splitlines()
+                lines[start:stop] = fresh
+                moved += len(fresh) - (stop - start)
+            elif _tidy(fence.text) != _tidy(printed):
                 raise PageError(
                     f"{page.name}, line {fence.line}: the page says\n\n{fence.text}\n"
                     f"but the code from line {since} on prints\n\n{printed}"
                 )
             printed, since = "", 0
+    if write:
+        page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return ran
 
 
@@ -93,13 +107,14 @@ def find(name: str) -> Path:
 
 
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    write, names = "--write" in sys.argv[1:], [arg for arg in sys.argv[1:] if arg != "--write"]
+    if len(names) != 1 or names[0].startswith("-"):
         sys.exit(__doc__)
-    page = find(sys.argv[1])
+    page = find(names[0])
     # Whoever runs a page wants its code and its warnings, not a window.
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
-        count = run(page, show=True)
+        count = run(page, show=True, write=write)
     except PageError as error:
         sys.exit(str(error))
     print(f"{page.name}: {count} python fences ran, and printed what the page says", file=sys.stderr)

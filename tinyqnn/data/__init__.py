@@ -36,7 +36,8 @@ NAMES = MADE + FOUND
 
 _EXPORTS = {
     "Dataset": "dataset", "Split": "dataset", "Corpus": "dataset", "validation_split": "dataset",
-    "batches": "loader", "bptt_batches": "loader", "crop_and_flip": "augment", "DownloadError": "download",
+    "batches": "loader", "bptt_batches": "loader", "crop_and_flip": "augment", "catalogue": "listing",
+    "DownloadError": "download",
 }
 __all__ = ["load", "MADE", "FOUND", "NAMES", *NAMES, *_EXPORTS]
 
