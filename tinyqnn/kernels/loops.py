@@ -42,7 +42,7 @@ def _over_rows(table: Array) -> tuple[int, int, int]:
 
 
 @jit(fastmath={"contract"})
-def _column_sums(g, x, first, last, total, products):  # type: ignore[no-untyped-def]
+def _column_sums(g, x, first, last, total, products):
     span = len(total)
     start = first
     while start < last:
@@ -71,7 +71,7 @@ def column_sums(g: Array, x: Array) -> tuple[Array, Array]:
 
 
 @jit(fastmath={"contract"})
-def _column_affine(x, first, last, mean, scale, shift, y):  # type: ignore[no-untyped-def]
+def _column_affine(x, first, last, mean, scale, shift, y):
     span = len(mean)
     start = first
     while start < last:
@@ -97,7 +97,7 @@ def column_affine(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
 
 
 @jit(fastmath={"contract"})
-def _column_combine(g, x, first, last, a, mean, b, c, y):  # type: ignore[no-untyped-def]
+def _column_combine(g, x, first, last, a, mean, b, c, y):
     span = len(mean)
     start = first
     while start < last:
@@ -127,7 +127,7 @@ def column_combine(g: Array, x: Array, a: Array, mean: Array, b: Array, c: Array
 
 
 @jit
-def _relu(x, first, last, y):  # type: ignore[no-untyped-def]
+def _relu(x, first, last, y):
     xs, ys = x[first:last], y[first:last]
     for i in range(len(xs)):
         ys[i] = np.float32(0) if xs[i] <= 0 else xs[i]  # NaN stays NaN
@@ -142,7 +142,7 @@ def relu(x: Array) -> Array:
 
 
 @jit
-def _relu_grad(g, y, first, last, out):  # type: ignore[no-untyped-def]
+def _relu_grad(g, y, first, last, out):
     gs, ys, outs = g[first:last], y[first:last], out[first:last]
     for i in range(len(ys)):
         outs[i] = gs[i] if ys[i] > 0 else np.float32(0)
@@ -164,7 +164,7 @@ def _ordered_as(g: Array, y: Array) -> Array:
 
 
 @jit
-def _max_pool(x, y, winner, kh, kw, sh, sw, ph, pw, first, last):  # type: ignore[no-untyped-def]
+def _max_pool(x, y, winner, kh, kw, sh, sw, ph, pw, first, last):
     height, width, channels = x.shape[1:]
     for n in range(first, last):
         for i in range(y.shape[1]):
@@ -206,7 +206,7 @@ def max_pool(
 
 
 @jit
-def _max_pool_grad(g, winner, out, kw, sh, sw, ph, pw, first, last):  # type: ignore[no-untyped-def]
+def _max_pool_grad(g, winner, out, kw, sh, sw, ph, pw, first, last):
     for n in range(first, last):
         for i in range(g.shape[1]):
             for j in range(g.shape[2]):
