@@ -24,7 +24,11 @@ class Parameter(Tensor):
 
 
 class Keys(NamedTuple):
-    """What `load_state_dict` did not find, and what it found no place for."""
+    """What `load_state_dict` did not find, and what it found no place for.
+
+    >>> Module().load_state_dict({"weight": np.ones(2)}, strict=False)
+    Keys(missing=[], unexpected=['weight'])
+    """
 
     missing: list[str]
     unexpected: list[str]
