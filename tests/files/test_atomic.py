@@ -230,7 +230,7 @@ def test_two_writers_at_once_never_mix(tmp_path):
 
     def write(n):
         try:
-            for _ in range(20):
+            for _ in range(50):
                 save_arrays(path, {"n": np.full(1000, n)})
         except Exception as error:
             errors.append(error)

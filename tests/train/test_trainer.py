@@ -53,7 +53,7 @@ def test_learns_examples(rng):
 
 def test_learns_text_that_needs_memory(rng):
     """Words repeat with period 4, two of them alike: only a carried state tells which comes next."""
-    tokens = np.tile([0, 1, 0, 2], 200)
+    tokens = np.tile([0, 1, 0, 2], 100)
     model = LanguageModel(3, 8, rng)
     trainer = Trainer(model, Adam(model.parameters(), lr=0.02), batch_size=4, seq_len=10, clip_norm=1.0)
     history = trainer.fit(tokens, tokens[:100], epochs=12, progress=False)

@@ -55,17 +55,17 @@ def atomic_write(path: PathLike, overwrite: bool | Callable[[Path], bool] = Fals
     elif not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into; create it first")
     _remove_leftovers(path)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    file = os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666), "w+b")
+    file, temporary = _create_beside(path)
     try:
         with file:
-            _lock(file.fileno())
             if path.exists():
                 os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if fcntl is None:
+                file.close()  # Windows renames no open file; elsewhere the lock is kept until the name is taken
+            os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -73,23 +73,27 @@ def atomic_write(path: PathLike, overwrite: bool | Callable[[Path], bool] = Fals
     _sync_folder(path.parent)
 
 
-def _lock(descriptor: int) -> bool:
-    """Take the lock that says "a living process writes this"; the system gives it back when the process ends."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _create_beside(path: Path) -> tuple[BinaryIO, Path]:
+    """A new file with a temporary name, locked: "a living process writes this". The lock ends with the process."""
+    while True:
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(temporary, flags, 0o666), "w+b")
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        if temporary.exists():  # nobody took it for a leftover between its creation and the lock
+            return file, temporary
+        file.close()
 
 
 def _remove_leftovers(path: Path) -> None:
     """Delete the temporary files of `path` that nobody is writing any more."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError), open(leftover, "rb") as file:
-            if _lock(file.fileno()):
-                os.unlink(leftover)
+            if fcntl is not None:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError if it is being written
+            os.unlink(leftover)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -86,13 +86,16 @@ def describe(trainer: Trainer) -> dict[str, Any]:
 
     The learning rate of the moment is not part of it, the one that a schedule starts from is.
     """
+    model = trainer.model
     groups = [
         {key: list(value) if isinstance(value, tuple) else value for key, value in group.items() if key != "lr"}
         | {"params": len(group["params"])}
         for group in trainer.optimizer.param_groups
     ]
     return {
-        "model": {name: f"{a.dtype} {list(a.shape)}" for name, a in trainer.model.state_dict().items()},
+        "model": {
+            name: f"{a.dtype} {list(a.shape)}" for name, a in (*model.named_parameters(), *model.named_buffers())
+        },
         "optimizer": {"type": type(trainer.optimizer).__name__, "groups": groups},
         **{name: _name(getattr(trainer, name)) for name in ("loss", "schedule", "augment")},
         **{name: getattr(trainer, name) for name in ("batch_size", "seq_len", "drop_last", "clip_norm", "seed")},
