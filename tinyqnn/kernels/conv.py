@@ -34,7 +34,7 @@ from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.gemm import WIDEST, panel_width, product, product_line
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
-from tinyqnn.kernels.simd import LANES, copy, load, store
+from tinyqnn.kernels.simd import LANES, copy, load, load_tile, multiples, offsets, store, store_tile, transpose
 
 __all__ = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_output_size"]
 
@@ -146,25 +146,40 @@ def _plan(
 
 
 @jit
-def _pack(first, last, w, stride_g, stride_o, stride_c, taps, classes, groups, c_in, c_out, packed):
-    """Weights in the order in which `_correlate` reads them: class, group, panel, tap, channel, lane."""
+def _pack(first, last, w, group, lane, channel, kernel, taps, classes, groups, c_in, c_out, packed):
+    """Weights in the order in which `_correlate` reads them: class, group, panel, tap, channel, lane.
+
+    In `w` the next group, lane and channel are `group, lane, channel` numbers on, and `kernel` taps lie side by side.
+    """
     blocks = (c_out + WIDEST * LANES - 1) // (WIDEST * LANES)
     width_all = (c_out + LANES - 1) // LANES * LANES
+    # What lies side by side in w: all taps of all channels (y), or only the taps of one (gx).
+    whole = channel == kernel
+    length, rounds = (kernel * c_in, 1) if whole else (kernel, c_in)
+    place = np.empty((length + LANES - 1) // LANES * LANES, np.int64)
     for item in range(first, last):
         g, o = item // blocks, item % blocks * WIDEST * LANES
         end = min(o + WIDEST * LANES, c_out)
         while o < end:
             width = panel_width(c_out - o)
-            lanes = min(width, c_out - o)
             for k in range(len(classes)):
                 n_taps, tap0 = classes[k, 5], classes[k, 6]
                 base = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
-                for c in range(c_in):
-                    for lane in range(width):
-                        s = g * stride_g + (o + lane) * stride_o + c * stride_c
-                        for t in range(n_taps):
-                            value = w[s + taps[tap0 + t]] if lane < lanes else np.float32(0.0)
-                            packed[base + (t * c_in + c) * width + lane] = value
+                place[:] = len(packed) - rounds * width  # numbers that this class has no use for go to the end
+                for t in range(n_taps):
+                    if whole:
+                        for c in range(c_in):
+                            place[c * kernel + taps[tap0 + t]] = base + (t * c_in + c) * width
+                    else:
+                        place[taps[tap0 + t]] = base + t * c_in * width
+                for v in range(0, width, LANES):
+                    column = min(o + v, c_out - 1)
+                    columns = multiples(lane, c_out - 1 - column, LANES)
+                    for c in range(rounds):
+                        source = g * group + column * lane + c * channel
+                        for q in range(0, length, LANES):
+                            block = transpose(load_tile(w, columns, source + q, 1, length - q))
+                            store_tile(block, packed, offsets(place, q, len(place) - 1, LANES), c * width + v, LANES)
             o += width
 
 
@@ -220,12 +235,12 @@ def _run_plan(plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int,
               bias: np.ndarray | None, target: tuple[int, int, int]) -> np.ndarray:
     """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
     width_all = -(-c_out // LANES) * LANES
-    packed = aligned(len(plan.taps) * c_in * groups * width_all)
+    packed = aligned((len(plan.taps) * groups * width_all + WIDEST * LANES) * c_in)
     panels = groups * -(-c_out // (WIDEST * LANES))
-    w = np.ascontiguousarray(w).ravel()
+    kernel, w = w.shape[2] * w.shape[3], np.ascontiguousarray(w).ravel()
 
     def pack(first: int, last: int) -> None:
-        _pack(first, last, w, *strides, plan.taps, plan.classes, groups, c_in, c_out, packed)
+        _pack(first, last, w, *strides, kernel, plan.taps, plan.classes, groups, c_in, c_out, packed)
 
     run(pack, panels, panels if packed.size < 65536 else 1)
     n, y_size = len(x), target[0] * target[1] * target[2]

@@ -17,13 +17,27 @@ from typing import Any
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run
-from tinyqnn.kernels.simd import LANES, REGISTERS, load_tile, offsets, outer, spread_row, store_tile
+from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
+from tinyqnn.kernels.simd import (
+    LANES,
+    REGISTERS,
+    load,
+    load_tile,
+    multiples,
+    offsets,
+    outer,
+    spread_row,
+    store,
+    store_tile,
+    transpose,
+)
 
 __all__ = ["Packed", "matmul", "pack", "panel_width", "product"]
 
-DEPTH = 256  # numbers of k walked at a time
+DEPTH = 320  # numbers of k walked at a time: with ROW_BLOCK rows of a 0.3 MB, a part of the L2 cache
+ROW_BLOCK = 240
 SMALL = 1_000_000  # multiplications below which a second thread does not pay
+TINY = 200_000  # multiplications below which packing does not pay; BLAS does those on one thread
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 
 
@@ -105,7 +119,7 @@ def product(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, 
 
 
 class Packed:
-    """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; the lanes behind column N are zero."""
+    """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; what is in the lanes behind column N is not used."""
 
     def __init__(self, shape: tuple[int, int], data: np.ndarray) -> None:
         self.shape, self.data = shape, data
@@ -114,35 +128,57 @@ class Packed:
 @jit
 def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
     """Blocks first … last of b, each as wide as the widest panel."""
-    for block in range(first, last):
-        o = block * WIDEST * LANES
+    for panel in range(first, last):
+        o = panel * WIDEST * LANES
         end = min(o + WIDEST * LANES, cols)
         while o < end:
             width = panel_width(cols - o)
-            lanes = min(width, cols - o)
-            for k0 in range(0, depth, LANES):  # square blocks: one of the two matrices is walked across its lines
-                for lane in range(width):
-                    for k in range(k0, min(k0 + LANES, depth)):
-                        value = b[k * stride_k + (o + lane) * stride_n] if lane < lanes else np.float32(0.0)
-                        packed[o * depth + k * width + lane] = value
+            for lane in range(o, o + width, LANES):
+                place = o * depth + lane - o
+                if stride_n == 1:
+                    for k in range(depth):
+                        store(load(b, k * stride_k + lane, cols - lane), packed, place + k * width, LANES)
+                elif depth < LANES:
+                    for n in range(min(LANES, cols - lane)):
+                        for k in range(depth):
+                            packed[place + k * width + n] = b[k * stride_k + (lane + n) * stride_n]
+                else:  # each column is contiguous: LANES × LANES numbers at a time change rows and columns
+                    first_column = min(lane, cols - 1)
+                    columns = multiples(stride_n, cols - 1 - first_column, LANES)
+                    for k in range(0, depth, LANES):
+                        k = min(k, depth - LANES)
+                        block = transpose(load_tile(b, columns, first_column * stride_n + k, 1, LANES))
+                        store_tile(block, packed, multiples(width, LANES, LANES), place + k * width, LANES)
             o += width
 
 
 @jit
-def _multiply(first, last, a, a_rows, stride_k, depth, cols, packed, y, y_rows, row_block, block):
-    """Items first … last of y, blocks of `row_block` rows × `block` columns."""
+def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols, packed, y, row_block, block):
+    """Items first … last of y, blocks of `row_block` rows × `block` columns, `step` numbers of k at a time."""
     n_blocks = (cols + block - 1) // block
     none, start, zeros = np.int64(0), np.zeros(1, np.int64), np.zeros(WIDEST * LANES, np.float32)
+    places, targets = np.empty(row_block, np.int64), np.empty(row_block, np.int64)
     for item in range(first, last):
         i0, o0 = item // n_blocks * row_block, item % n_blocks * block
-        i1, o1 = min(i0 + row_block, len(a_rows)), min(o0 + block, cols)
-        for k in range(0, depth, DEPTH):
-            steps = min(DEPTH, depth - k)
+        count, o1 = min(row_block, rows - i0), min(o0 + block, cols)
+        for i in range(count):
+            places[i] = i * stride_i if stride_k == 1 else i // LANES * LANES * step + i % LANES
+            targets[i] = (i0 + i) * cols
+        for k0 in range(0, depth, step):
+            steps = min(step, depth - k0)
+            if stride_k == 1:
+                source, base, walk = a, i0 * stride_i + k0, none + 1
+            else:  # a transposed matrix is walked across its lines: gather LANES rows side by side first
+                for i in range(0, count, LANES):
+                    for k in range(steps):
+                        value = load(a, (i0 + i) * stride_i + (k0 + k) * stride_k, count - i)
+                        store(value, space, (i * step) + k * LANES, LANES)
+                source, base, walk = space, none, none + LANES
             o = o0
             while o < o1:
                 width = panel_width(cols - o)
-                product(a, a_rows, i0, i1, start, none, none + 1, k * stride_k, steps, stride_k, packed, o * depth + k * width,
-                        zeros, none, k, y, y_rows, o, min(width, cols - o))
+                product(source, places, none, count, start, none, none + 1, base, steps, walk,
+                        packed, o * depth + k0 * width, zeros, none, k0, y, targets, o, min(width, cols - o))
                 o += width
 
 
@@ -155,17 +191,22 @@ def _flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:
     return np.ascontiguousarray(a).reshape(-1), a.shape[1], 1
 
 
+def _round_up(n: int) -> int:
+    """`n` in whole vectors."""
+    return -(-n // LANES) * LANES
+
+
 def pack(b: np.ndarray) -> Packed:
     """`b` (K, N), float32, in the order in which a product reads it."""
     flat, stride_k, stride_n = _flat(b)
     depth, cols = b.shape
-    packed = aligned(depth * -(-cols // LANES) * LANES)
+    packed = aligned(depth * _round_up(cols))
     panels = -(-cols // (WIDEST * LANES))
 
     def body(first: int, last: int) -> None:
         _pack(first, last, flat, stride_k, stride_n, depth, cols, packed)
 
-    run(body, panels, panels if b.size < 65536 else None)
+    run(body, panels, panels if b.size < 32768 else None)
     return Packed((depth, cols), packed)
 
 
@@ -176,7 +217,7 @@ def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None)
     [[3.0, 3.0], [3.0, 3.0]]
     """
     if isinstance(b, np.ndarray):
-        if use_reference() or not a.dtype == b.dtype == np.float32:
+        if use_reference() or not a.dtype == b.dtype == np.float32 or a.size * b.shape[-1] < TINY:
             return reference.matmul(a, b, out)
         b = pack(b)
     (rows, depth), cols = a.shape, b.shape[1]
@@ -184,20 +225,23 @@ def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None)
         raise ValueError(f"expected a (M, K) and b (K, N) with the same K, got {a.shape} and {b.shape}")
     flat, stride_i, stride_k = _flat(a)
     y = aligned(rows * cols).reshape(rows, cols) if out is None else out
-    a_rows, y_rows = np.arange(rows) * stride_i, np.arange(rows) * cols
-    row_block, block = rows, cols
-    work = rows * depth * cols
-    if depth == 0 or work == 0:
+    if y.shape != (rows, cols) or y.dtype != np.float32 or not y.flags.c_contiguous:
+        raise ValueError(f"expected out to be float32, contiguous, {(rows, cols)}, got {y.dtype}, {y.shape}")
+    if rows * depth * cols == 0:
         y[...] = 0.0
         return y
-    if work > SMALL:
-        row_block = 240
-        if rows <= 2 * row_block * get_num_threads():
-            block = -(-cols // (4 * get_num_threads() * WIDEST * LANES)) * WIDEST * LANES
+    step = -(-depth // -(-depth // DEPTH))
+    row_block, block = ROW_BLOCK, cols
+    if rows < 2 * ROW_BLOCK * get_num_threads():  # too few blocks of rows to share out: cut the columns too
+        block = -(-cols // (2 * get_num_threads() * WIDEST * LANES)) * WIDEST * LANES
+    if rows * depth * cols < SMALL:
+        row_block, block = rows, cols
     items = -(-rows // row_block) * -(-cols // block)
+    result = y.reshape(-1)
 
     def body(first: int, last: int) -> None:
-        _multiply(first, last, flat, a_rows, stride_k, depth, cols, b.data, y.reshape(-1), y_rows, row_block, block)
+        space = scratch(0 if stride_k == 1 else _round_up(row_block) * step)
+        _multiply(first, last, space, flat, stride_i, stride_k, rows, depth, step, cols, b.data, result, row_block, block)
 
     run(body, items, 1)
     return y

@@ -232,6 +232,40 @@ def offsets(typingctx: Any, table: Any, first: Any, last: Any, rows: Any) -> Any
 
 
 @intrinsic(prefer_literal=True)
+def multiples(typingctx: Any, step: Any, last: Any, rows: Any) -> Any:
+    """`(0, step, 2·step, …)`, `rows` of them; from number `last` on that one is repeated."""
+    result = types.UniTuple(types.intp, rows.literal_value)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values = []
+        for r in range(result.count):
+            i = ir.Constant(args[1].type, r)
+            i = builder.select(builder.icmp_signed("<", i, args[1]), i, args[1])
+            values.append(builder.mul(i, args[0]))
+        return cgutils.pack_array(builder, values)
+
+    return result(types.intp, types.intp, rows), codegen
+
+
+@intrinsic
+def transpose(typingctx: Any, acc: Any) -> Any:
+    """Rows to columns of a tile of LANES × 1 vectors: log2 LANES times, the two halves are interleaved."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        half = LANES // 2
+        merge = [ir.Constant(ir.VectorType(_I32, LANES), [k + i // 2 + i % 2 * LANES for i in range(LANES)]) for k in (0, half)]
+        rows = [builder.extract_value(args[0], r) for r in range(LANES)]
+        for _ in range(LANES.bit_length() - 1):
+            rows = [builder.shuffle_vector(rows[r // 2], rows[r // 2 + half], merge[r % 2]) for r in range(LANES)]
+        acc_ = args[0]
+        for r, row in enumerate(rows):
+            acc_ = builder.insert_value(acc_, row, r)
+        return acc_
+
+    return acc(acc), codegen
+
+
+@intrinsic(prefer_literal=True)
 def spread_row(typingctx: Any, a: Any, i: Any, rows: Any, cols: Any, lanes: Any) -> Any:
     """`acc[r] = a[i : i + lanes]` for every row of the tile."""
     tile = Tile(rows.literal_value, cols.literal_value)
