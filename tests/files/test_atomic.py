@@ -200,11 +200,8 @@ print(*test_atomic.fork_and_kill(pathlib.Path(sys.argv[2]), int(sys.argv[3]), nu
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path, kills):
     path = tmp_path / "a.npz"
     command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__), str(path), str(kills)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.getcwd(),
-        "OPENBLAS_NUM_THREADS": "1",
-    }  # a process with threads must not fork
+    # A process of its own, without threads: those do not survive a fork.
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OPENBLAS_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.stderr == ""
     n, leftovers = map(int, run.stdout.split())

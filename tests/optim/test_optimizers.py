@@ -172,6 +172,13 @@ def test_blocks_cover_every_element_once(rng):
     assert (array == 1).all()
 
 
+def test_pieces_of_arrays_in_different_memory_order_belong_together(rng):
+    rows = rng.normal(size=(300, 200))
+    columns = np.asfortranarray(rows)
+    assert rows.size > BLOCK
+    assert all(np.array_equal(a, b) for a, b in blocks(rows, columns))
+
+
 def test_groups_have_rates_of_their_own():
     a, b, c = (Tensor(np.array([1.0]), requires_grad=True) for _ in range(3))
     optimizer = SGD([{"params": [a], "lr": 1.0}, {"params": [b], "weight_decay": 0.5}, {"params": c}], lr=0.1)

@@ -78,6 +78,20 @@ def test_the_state_is_carried_from_piece_to_piece_and_its_history_is_cut(rng):
     assert all(not part.requires_grad and part.shape == (2, 2, 4) for state in seen for part in state)
 
 
+def test_every_epoch_of_a_text_begins_without_a_state(rng):
+    states = []
+
+    class Remember(LanguageModel):
+        def forward(self, x, state=None):
+            states.append(state)
+            return super().forward(x, state)
+
+    model = Remember(5, 4, rng)
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), batch_size=2, seq_len=5)
+    trainer.fit(rng.integers(0, 5, 41), epochs=2, progress=False)
+    assert [state is None for state in states] == [True, False, False, False] * 2
+
+
 def test_regression_has_a_loss_and_no_accuracy(rng):
     x = rng.normal(size=(40, 2)).astype(np.float32)
     split = Split(x, (x @ np.float32([[1], [-2]])))
@@ -147,6 +161,19 @@ def test_a_penalty_is_part_of_what_is_minimised(rng):
     trainer.optimizer.param_groups[0]["lr"] = 0.02
     trainer.fit(blobs(rng), epochs=10, progress=False)
     assert np.abs(model.weight.data).max() < 0.1
+
+
+def test_gradients_do_not_pile_up_in_parameters_that_are_not_optimized(rng):
+    lengths = []
+
+    class Look(Hook):
+        def after_step(self, trainer):
+            lengths.append(float(np.abs(trainer.model.bias.grad).sum()))
+
+    model = nn.Linear(3, 3, rng=rng)
+    split = blobs(rng, 16)
+    Trainer(model, SGD([model.weight], lr=1e-6), hooks=[Look()]).fit(split, epochs=5, progress=False)
+    assert lengths == pytest.approx([lengths[0]] * 5, rel=1e-3)
 
 
 def test_a_hook_may_take_another_optimizers_step_on_other_data(rng):

@@ -86,16 +86,14 @@ def describe(trainer: Trainer) -> dict[str, Any]:
 
     The learning rate of the moment is not part of it, the one that a schedule starts from is.
     """
-    model = trainer.model
+    arrays = [(name, p.data) for name, p in trainer.model.named_parameters()] + list(trainer.model.named_buffers())
     groups = [
         {key: list(value) if isinstance(value, tuple) else value for key, value in group.items() if key != "lr"}
         | {"params": len(group["params"])}
         for group in trainer.optimizer.param_groups
     ]
     return {
-        "model": {
-            name: f"{a.dtype} {list(a.shape)}" for name, a in (*model.named_parameters(), *model.named_buffers())
-        },
+        "model": {name: f"{a.dtype} {list(a.shape)}" for name, a in arrays},
         "optimizer": {"type": type(trainer.optimizer).__name__, "groups": groups},
         **{name: _name(getattr(trainer, name)) for name in ("loss", "schedule", "augment")},
         **{name: getattr(trainer, name) for name in ("batch_size", "seq_len", "drop_last", "clip_norm", "seed")},
