@@ -97,6 +97,23 @@ def test_the_state_of_an_lstm_is_quantized_at_every_step_but_not_the_zeros_it_st
     assert all(h.any() for h in seen)
 
 
+def test_a_state_that_is_given_is_quantized_from_the_first_step_on():
+    model, draw = make("words")
+    state = tuple(tq.Tensor(np.random.default_rng(1).normal(size=(2, 2, 4)).astype(np.float32)) for _ in range(2))
+    quantized = tq.graph.generate(model, (draw(2), state), activations="C-3").eval()
+    seen = []
+
+    class Spy(Identity):
+        def forward(self, x):
+            seen.append(x.data.copy())
+            return x
+
+    dict(quantized.named_quantizers())["lstm.quant.hidden:2"].put(Spy())
+    quantized(draw(2, t=4), state)
+    assert len(seen) == 4
+    assert np.array_equal(seen[0], state[0].data[1])
+
+
 def test_a_layer_that_is_frozen_by_eval_stays_frozen():
     model, draw = make("conv")
     replayed = tq.graph.generate(model, draw(2)).train()

@@ -6,7 +6,6 @@ The modules of the model are kept as the home of parameters and buffers, under t
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -178,8 +177,8 @@ class GraphModule(Module):
                     "generate from such an example"
                 )
 
-        if len(args) > len(expected) or any(arg is not None for arg in args[len(expected) :]):
-            args = _without_trailing_none(args, len(expected))
+        while len(args) > len(expected) and args[-1] is None:
+            args = args[:-1]  # forward(x, None) means forward(x)
         if len(args) != len(expected):
             known = ", ".join(self.graph.input_names())
             raise TypeError(f"the graph was traced with {len(expected)} inputs ({known}), got {len(args)}")
@@ -229,7 +228,7 @@ class GraphModule(Module):
     def _add_slot(self, vertex: Vertex, module: Module) -> None:
         """Put a quantizing vertex into the layer it serves, under `quant`."""
         *path, quant, key = vertex.name.split(".")
-        home = operator.attrgetter(".".join(path))(self) if path else self
+        home = self._find(".".join([*path, ""]))[0]
         slots = home._modules.setdefault(quant, Slots())
         if not isinstance(slots, Slots):
             raise ValueError(f"{type(home).__name__} has a child named {quant!r} of its own; call it something else")
@@ -351,10 +350,3 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, (int, float, str)):
         return repr(value)
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
-
-
-def _without_trailing_none(args: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """forward(x, None) means forward(x)."""
-    while len(args) > count and args[-1] is None:
-        args = args[:-1]
-    return args
