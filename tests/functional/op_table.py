@@ -630,14 +630,6 @@ OPS = [
         image=True,
     ),
     Op(
-        "max_pool2d of 16 × 17",
-        lambda x: F.max_pool2d(x, (16, 17)),
-        apart((1, 1, 16, 17), gap=1e-3),
-        slow_pool("max", (16, 17), (16, 17)),
-        lambda torch, x: torch.max_pool2d(x, (16, 17)),
-        image=True,
-    ),
-    Op(
         "avg_pool2d",
         lambda x: F.avg_pool2d(x, 2),
         normal((2, 2, 4, 3)),

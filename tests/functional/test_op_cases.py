@@ -239,6 +239,12 @@ class TestPooling:
         x = image([np.nan, 1.0], [2.0, 3.0])
         assert np.isnan(F.max_pool2d(x, 2).data).all()
 
+    def test_a_window_of_more_than_255_pixels_finds_its_largest(self, rng):
+        x = leaf(rng.permutation(2 * 16 * 17).reshape(1, 2, 16, 17))
+        F.max_pool2d(x, (16, 17)).backward(np.array([[[[3.0]], [[5.0]]]]))
+        expected = np.where(x.data == x.data.max(axis=(2, 3), keepdims=True), [[[[3.0]], [[5.0]]]], 0)
+        np.testing.assert_array_equal(x.grad, expected)
+
     def test_adaptive_to_the_same_size_changes_nothing(self, rng):
         x = rng.normal(size=(2, 3, 3, 5))
         np.testing.assert_allclose(F.adaptive_avg_pool2d(Tensor(x), (3, 5)).data, x, rtol=1e-15)
