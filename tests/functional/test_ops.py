@@ -19,7 +19,7 @@ from op_table import OPS, Op, as_tuple, channels_last, close, positive, slow_con
 import tinyqnn as tq
 from tinyqnn import functional as F
 from tinyqnn.checks import gradcheck
-from tinyqnn.tensor import Tensor
+from tinyqnn.tensor import Observer, Tensor
 
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 every_image_op = pytest.mark.parametrize("op", [op for op in OPS if op.image], ids=lambda op: op.name)
@@ -234,3 +234,24 @@ def test_conv2d_gradients_of_every_element(groups: int, rng: np.random.Generator
     for stride, padding, dilation in itertools.product([(1, 1), (2, 1)], [(0, 0), (2, 1)], [(1, 1), (1, 2)]):
         x, w, b = tensors([rng.normal(size=shape) for shape in ((1, 4, 3, 4), (4, 4 // groups, 2, 2), (4,))])
         assert gradcheck(lambda *xs: F.conv2d(*xs, stride, padding, dilation, groups), [x, w, b])  # noqa: B023
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "matmul", "linear", "conv2d", "lstm"])
+def test_a_gradient_that_nobody_wants_is_not_computed(name: str, rng: np.random.Generator):
+    class Watcher(Observer):
+        computed: list[bool]
+
+        def on_backward(self, function, grads, seconds):
+            if len(grads) >= len(arrays) > 1:
+                self.computed = [grad is not None for grad in grads]
+
+    op = next(op for op in OPS if op.name == name)
+    arrays = op.operands(rng)
+    for i in range(len(arrays)):
+        xs = [Tensor(array, requires_grad=j == i) for j, array in enumerate(arrays)]
+        with Watcher() as seen:
+            as_tuple(op.f(*xs))[0].sum().backward()
+        for j, computed in enumerate(seen.computed):
+            falls_off = name == "lstm" and j in (1, 2)  # the initial state's gradient is the last step's by-product
+            both_biases = name == "lstm" and {i, j} == {5, 6}
+            assert computed == (j == i) or falls_off or both_biases, f"operand {j} when only {i} wants a gradient"
