@@ -119,7 +119,7 @@ def _share(size: int) -> int:
 
 
 @jit
-def _affine(x, out, scale, divisor, low, shift, lift, first, last):  # type: ignore[no-untyped-def]
+def _affine(x, out, scale, divisor, low, shift, lift, first, last):
     for i in range(x.size):
         code = np.floor((x[i] - low) / divisor + shift)
         code = first if code < first else code
@@ -128,7 +128,7 @@ def _affine(x, out, scale, divisor, low, shift, lift, first, last):  # type: ign
 
 
 @jit
-def _power_of_two(x, out, scale, divisor, e1, e2, e3, e4, e5, e6, e7):  # type: ignore[no-untyped-def]
+def _power_of_two(x, out, scale, divisor, e1, e2, e3, e4, e5, e6, e7):
     f = np.float32  # seven comparisons without a loop: the compiler makes vectors of them
     for i in range(x.size):
         u = abs(x[i]) / divisor
@@ -144,13 +144,13 @@ def _power_of_two(x, out, scale, divisor, e1, e2, e3, e4, e5, e6, e7):  # type: 
 
 
 @jit
-def _pass_inside(grad, x, out, low, high):  # type: ignore[no-untyped-def]
+def _pass_inside(grad, x, out, low, high):
     for i in range(x.size):
         out[i] = grad[i] if (x[i] >= low) & (x[i] <= high) else np.float32(0)
 
 
 @jit
-def _signs(x, out, scales):  # type: ignore[no-untyped-def]
+def _signs(x, out, scales):
     rest = np.empty(min(x.size, 2048), np.float32)  # a block stays in the first cache for all bits
     for start in range(0, x.size, 2048):
         block, values = x[start : start + 2048], out[start : start + 2048]
@@ -165,7 +165,7 @@ def _signs(x, out, scales):  # type: ignore[no-untyped-def]
 
 
 @jit(fastmath={"reassoc", "contract"})
-def _sum_abs(x, sums, first, last, chunk):  # type: ignore[no-untyped-def]
+def _sum_abs(x, sums, first, last, chunk):
     for c in range(first, last):
         total = 0.0
         part = x[c * chunk : (c + 1) * chunk]
@@ -175,7 +175,7 @@ def _sum_abs(x, sums, first, last, chunk):  # type: ignore[no-untyped-def]
 
 
 @jit(fastmath={"reassoc"})
-def _sum_kept(x, step, sums, first, last, chunk):  # type: ignore[no-untyped-def]
+def _sum_kept(x, step, sums, first, last, chunk):
     for c in range(first, last):
         total, count = 0.0, 0
         part = x[c * chunk : (c + 1) * chunk]
@@ -187,7 +187,7 @@ def _sum_kept(x, step, sums, first, last, chunk):  # type: ignore[no-untyped-def
 
 
 @jit(fastmath={"reassoc", "contract"})
-def _sum_squares(x, shift, sums, first, last, chunk):  # type: ignore[no-untyped-def]
+def _sum_squares(x, shift, sums, first, last, chunk):
     for c in range(first, last):
         total, squares = 0.0, 0.0
         part = x[c * chunk : (c + 1) * chunk]
