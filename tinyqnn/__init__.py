@@ -27,6 +27,7 @@ __all__ = [
     "data",
     "default_rng",
     "deploy",
+    "files",
     "functional",
     "graph",
     "kernels",
