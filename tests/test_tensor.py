@@ -246,6 +246,12 @@ class TestBackward:
         x.grad *= 0
         assert y.grad.tolist() == [2, 2]
 
+    def test_a_gradient_that_is_nobody_elses_is_handed_over_without_a_copy(self):
+        made = []
+        x = leaf()
+        Returns.apply(x, backward=lambda grad: made.append(grad * 2) or made[0]).sum().backward()
+        assert x.grad is made[0]
+
     def test_a_leaf_does_not_share_its_gradient_with_what_a_function_saved(self):
         class Keeps(Function):
             @staticmethod

@@ -249,6 +249,11 @@ class TestPooling:
         x = rng.normal(size=(2, 3, 3, 5))
         np.testing.assert_allclose(F.adaptive_avg_pool2d(Tensor(x), (3, 5)).data, x, rtol=1e-15)
 
+    def test_adaptive_of_a_single_pixel(self):
+        x = image([3.0])
+        F.adaptive_avg_pool2d(x, 1).backward(np.array([[[[2.0]]]]))
+        assert x.grad.tolist() == [[[[2]]]]
+
     @pytest.mark.parametrize("pool", [F.max_pool2d, F.avg_pool2d])
     @pytest.mark.parametrize(
         ("arguments", "message"),
