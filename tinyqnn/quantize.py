@@ -43,7 +43,7 @@ class Config:
     """
 
     dataset: str = "glyphs"
-    model: str = "lenet"
+    model: str = "lenet-bn"
     weights: str | None = "C-3"
     activations: str | None = "C-3"
     keep: tuple[str, ...] = ()
@@ -66,9 +66,9 @@ class Config:
 
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "glyphs": {"model": "lenet"},
+    "glyphs": {"model": "lenet-bn"},
     "rings": {"model": "fcdnn-128-4", "epochs": 20, "retrain_epochs": 10, "batch_size": 100},
-    "mnist": {"model": "lenet", "epochs": 12, "retrain_epochs": 6, "weight_decay": 5e-4},
+    "mnist": {"model": "lenet-bn", "epochs": 8, "retrain_epochs": 4, "weight_decay": 5e-4},
     "cifar10": {
         "model": "resnet20-16",
         "epochs": 10,

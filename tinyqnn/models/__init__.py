@@ -18,7 +18,7 @@ from tinyqnn.nn import Module
 __all__ = ["FCDNN", "LanguageModel", "LeNet", "ResNet", "Separable", "VGGLike", "create"]
 
 NOTATIONS = {
-    "lenet": "LeNet-5",
+    "lenet": "LeNet-5; lenet-bn with batch norm",
     "separable": "two depthwise-separable convolutions (DFQ); separable-WIDTH",
     "vgg": "VGG-like (AutoQNN); vgg-WIDTH, 64 in the paper",
     "resnet20": "ResNet of depth 20 and width 16; resnetDEPTH-WIDTH",
@@ -40,12 +40,12 @@ def create(
     >>> type(create("resnet20-8", channels=3)).__name__
     'ResNet'
     """
-    kind, *numbers = re.findall(r"[a-z]+|\d+", name.lower())
-    sizes = [int(number) for number in numbers]
-    if re.fullmatch(r"[a-z]+\d*(-\d+)*", name.lower()):
+    kind = re.match(r"[a-z]*", name.lower())[0]  # type: ignore[index]
+    sizes = [int(number) for number in re.findall(r"\d+", name)]
+    if re.fullmatch(r"lenet-bn|[a-z]+\d*(-\d+)*", name.lower()):
         first = sizes[0] if sizes else None
         if kind == "lenet" and not sizes:
-            return LeNet(channels, classes, rng)
+            return LeNet(channels, classes, name.lower() == "lenet-bn", rng)
         if kind == "separable" and len(sizes) <= 1:
             return Separable(first or 32, channels, classes, rng)
         if kind == "vgg" and len(sizes) <= 1:

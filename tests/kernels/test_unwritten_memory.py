@@ -1,0 +1,69 @@
+"""No kernel uses memory that nobody wrote: with every fresh array and work space full of NaN, results stay finite."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tinyqnn.kernels import conv, gemm, jit
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Fresh memory is NaN, and so is a work space each time it is asked for."""
+    empty, empty_like, scratch = np.empty, np.empty_like, jit.scratch
+
+    def filled(make):
+        def call(*args, **options):
+            array = make(*args, **options)
+            if array.dtype.kind == "f":
+                array.fill(np.nan)
+            return array
+
+        return call
+
+    monkeypatch.setattr(np, "empty", filled(empty))
+    monkeypatch.setattr(np, "empty_like", filled(empty_like))
+    monkeypatch.setattr(conv, "scratch", filled(scratch))
+    monkeypatch.setattr(gemm, "scratch", filled(scratch))
+
+
+def image(rng, *shape):
+    n, c, h, w = shape
+    return np.ascontiguousarray(rng.standard_normal((n, h, w, c), dtype=np.float32)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 0)]
+)
+def test_convolution(poisoned, rng, kernel, stride, padding):
+    for channels, outputs, size in itertools.product((1, 3, 16, 20), (6, 16, 33), (6, 13)):
+        x = image(rng, 2, channels, size, size)
+        w = rng.standard_normal((outputs, channels, kernel, kernel), dtype=np.float32)
+        window = ((stride, stride), (padding, padding), (1, 1), 1)
+        y = conv.conv2d(x, w, np.zeros(outputs, np.float32), *window)
+        g = image(rng, *y.shape)
+        assert np.isfinite(y).all()
+        assert np.isfinite(conv.conv2d_grad_input(g, w, x.shape, *window)).all()
+        assert np.isfinite(conv.conv2d_grad_weight(g, x, w.shape, *window)).all()
+
+
+def test_depthwise_convolution(poisoned, rng):
+    for channels, stride in itertools.product((3, 16, 40), (1, 2)):
+        x = image(rng, 2, channels, 9, 9)
+        w = rng.standard_normal((channels, 1, 3, 3), dtype=np.float32)
+        window = ((stride, stride), (1, 1), (1, 1), channels)
+        y = conv.conv2d(x, w, None, *window)
+        g = image(rng, *y.shape)
+        assert np.isfinite(y).all()
+        assert np.isfinite(conv.conv2d_grad_input(g, w, x.shape, *window)).all()
+        assert np.isfinite(conv.conv2d_grad_weight(g, x, w.shape, *window)).all()
+
+
+def test_products(poisoned, rng):
+    for m, k, n in itertools.product((1, 7, 100), (1, 3, 84, 130), (1, 10, 120)):
+        a, b = rng.standard_normal((m, k), dtype=np.float32), rng.standard_normal((k, n), dtype=np.float32)
+        for left, right in ((a, b), (a.T.copy().T, b), (a, b.T.copy().T), (a.T.copy().T, b.T.copy().T)):
+            np.testing.assert_allclose(gemm.matmul(left, right), a.astype(float) @ b, rtol=1e-4, atol=1e-4)
