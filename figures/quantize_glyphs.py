@@ -1,0 +1,35 @@
+"""What `tinyqnn quantize` prints and draws, for the README.
+
+    python figures/quantize_glyphs.py       about a minute
+
+Writes quantize_glyphs.txt (what was printed), quantize_glyphs.json (the result) and quantize_glyphs.png beside this file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from tinyqnn import quantize
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    printed: list[str] = ["$ tinyqnn quantize"]
+    with tempfile.TemporaryDirectory() as folder:
+        quantize.run(quantize.configure("glyphs"), Path(folder), report=printed.append)
+        text = "\n".join(printed).replace(folder, "runs/glyphs-1") + "\n"
+        shutil.copyfile(Path(folder, "result.json"), HERE / "quantize_glyphs.json")
+        shutil.copyfile(Path(folder, "report.png"), HERE / "quantize_glyphs.png")
+    (HERE / "quantize_glyphs.txt").write_text(text, encoding="utf-8")
+    print(text, end="")
+    readme = HERE.parent / "README.md"
+    begin, end = "<!-- generated from figures/quantize_glyphs.txt -->\n```console\n", "```\n<!-- end -->"
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    readme.write_text(before + begin + text + end + rest.split(end, 1)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
