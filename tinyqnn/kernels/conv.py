@@ -1,7 +1,7 @@
 """Convolution is a matrix product whose left factor is never written down, only addressed.
 
-The image lies channels-last in memory, so the `kw·C` numbers under one row of the kernel are neighbours: one *run*. For a
-tile of a few output pixels and vectors of output channels, the sum over taps and channels is
+The image lies channels-last in memory, so the `kw·C` numbers under one row of the kernel are neighbours: one *run*. For
+a tile of a few output pixels and vectors of output channels, the sum over taps and channels is
 
     for run in runs:                                     # the kernel's rows, kh of them
         for k in range(kw·C):
@@ -14,13 +14,15 @@ and the three convolutions of a training step differ only in who plays the pixel
          pixels of gx fall into s·s classes, each with its own taps: s·s small convolutions of stride 1
     gw   taps and channels of w, runs over the rows of gy, lanes over output channels
 
-Tables of addresses for the pixels and the runs say which, so the one product of `gemm.py` serves them all, with any stride,
-dilation or number of groups. An image that needs a border is first copied into a zero-bordered work space that stays in
-the core's own cache. Patches (im2col) are never stored.
+Tables of addresses for the pixels and the runs say which, so the one product of `gemm.py` serves them all, with any
+stride, dilation or number of groups. An image that needs a border is first copied into a zero-bordered work space that
+stays in the core's own cache. Patches (im2col) are never stored. Where every channel has a kernel of its own
+(depthwise) there is no matrix to multiply by: channels go on the lanes, and the taps are added one after the other.
 
 The reading copy is `reference.py`; it also does the work in float64.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -34,7 +36,19 @@ from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.gemm import WIDEST, panel_width, product, product_line
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
-from tinyqnn.kernels.simd import LANES, copy, load, load_tile, multiples, offsets, store, store_tile, transpose
+from tinyqnn.kernels.simd import (
+    LANES,
+    copy,
+    load,
+    load_tile,
+    multiples,
+    offsets,
+    scaled,
+    spread_row,
+    store,
+    store_tile,
+    transpose,
+)
 
 __all__ = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_output_size"]
 
@@ -44,6 +58,9 @@ WORK_SPACE = 64 * 1024  # float32 numbers of images that a thread works on at a 
 SLAB = 16  # channels side by side in the work space for gw: a cache line
 L1_PIXELS = 128  # pixels summed into a tile of gw at a time, so that they stay in the L1 cache
 
+DEPTHWISE_PIXELS = 8  # pixels that a depthwise kernel holds in registers
+DEPTHWISE_TAPS = 9  # taps of which it holds the sums: a 3×3 kernel in one go
+
 reorders = 0
 """How many arrays were copied because they were not channels-last in memory; a training step should add none."""
 
@@ -51,13 +68,13 @@ reorders = 0
 class Axis(NamedTuple):
     """The rows (or columns) of the result that have the same taps.
 
-    They are `start, start + every, …`, `count` of them; the `q`-th reads the source at `q·step + shift` for each of
+    They are `start, start + every, …`, `length` of them; the `q`-th reads the source at `q·step + shift` for each of
     `taps`, pairs (index in the kernel, shift) sorted by shift.
     """
 
     start: int
     every: int
-    count: int
+    length: int
     step: int
     taps: tuple[tuple[int, int], ...]
 
@@ -78,7 +95,7 @@ def _backward(n_in: int, k: int, s: int, p: int, d: int) -> tuple[Axis, ...]:
 
 def _border(axes: Sequence[Axis], size: int) -> Pair:
     """How far the taps reach beyond the source's first and last element."""
-    reach = [(shift, (axis.count - 1) * axis.step + shift) for axis in axes for _, shift in axis.taps]
+    reach = [(shift, (axis.length - 1) * axis.step + shift) for axis in axes for _, shift in axis.taps]
     before = max((-low for low, _ in reach), default=0)
     after = max((high - size + 1 for _, high in reach), default=0)
     return max(before, 0), max(after, 0)
@@ -89,7 +106,8 @@ class Plan:
     """Where everything is, counted in elements; the same for every batch of one geometry.
 
     A class is a set of pixels of the result with the same taps: one for `y`, s·s for `gx`. Its row in `classes` is
-    (first entry in `pixels`, entries an image, first run, one past its last run, numbers a run, taps, first entry in `taps`).
+    (first entry in `pixels`, entries an image, first run, one past its last run, numbers a run, number of taps, first
+    entry in `taps`).
     """
 
     size: tuple[int, int, int]  # (H, W, C) of the source
@@ -124,11 +142,15 @@ def _plan(
     hp, wp = h + top + bottom, w + left + right
     batch = max(1, WORK_SPACE // (hp * wp * c))
     image = np.arange(batch)[:, None, None]
-    pixels, targets, runs, taps, classes = [], [], [], [], []
+    pixels: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    runs: list[int] = []
+    taps: list[int] = []
+    classes: list[tuple[int, ...]] = []
     n_pixels = 0
     for row in rows:
         for col in cols:
-            qh, qw = np.arange(row.count)[:, None], np.arange(col.count)
+            qh, qw = np.arange(row.length)[:, None], np.arange(col.length)
             pixels.append((image * hp + top + qh * row.step) * wp + left + qw * col.step)
             targets.append((image * target[0] + row.start + qh * row.every) * target[1] + col.start + qw * col.every)
             neighbours = all(b[1] - a[1] == 1 for a, b in zip(col.taps, col.taps[1:]))
@@ -138,7 +160,8 @@ def _plan(
                 runs += [(dh * wp + dw) * c for _, dw in col.taps[::merge]] if col.taps else []
                 taps += [i * kw + j for j, _ in col.taps]
             numbers = merge * (c // groups)
-            classes.append((n_pixels, row.count * col.count, first_run, len(runs), numbers, len(taps) - first_tap, first_tap))
+            classes.append((n_pixels, row.length * col.length, first_run, len(runs), numbers,
+                            len(taps) - first_tap, first_tap))
             n_pixels += pixels[-1].size
     flat = [np.concatenate([t.ravel() for t in tables]).astype(np.int64) for tables in (pixels, targets)]
     return Plan(size, (top, left), (hp, wp), batch, flat[0] * c, flat[1] * target[2], np.array(runs, np.int64),
@@ -216,9 +239,69 @@ def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pix
                 while o < c_out:
                     width = panel_width(c_out - o)
                     j = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
-                    product(a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, bias, g * c_out + o, np.int64(0),
-                            y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o))
+                    product(a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j,
+                            bias, g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o,
+                            min(width, c_out - o))
                     o += width
+
+
+@jit
+def _depthwise(first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, taps, classes,
+               w, bias, y, y_size):
+    """`_correlate` where every channel has a kernel of its own, `w` (kh·kw, C)."""
+    c = size[2]
+    pitch = padded[0] * padded[1] * c
+    if bordered:
+        space[: batch * pitch] = 0.0
+    for n0 in range(first, last, batch):
+        n1 = min(n0 + batch, last)
+        a, a0 = x, n0 * pitch
+        if bordered:
+            _fill(space, x, n0, n1, size, corner, padded)
+            a, a0 = space, 0
+        for k in range(len(classes)):
+            p0, p_image, t0, t1, _, _, tap0 = classes[k]
+            p1 = p0 + (n1 - n0) * p_image
+            for v in range(0, c, LANES):
+                for p in range(p0, p1, DEPTHWISE_PIXELS):
+                    rows = offsets(pixels, p, p1 - 1, DEPTHWISE_PIXELS)
+                    y_rows = offsets(targets, p, p1 - 1, DEPTHWISE_PIXELS)
+                    acc = spread_row(bias, v, DEPTHWISE_PIXELS, 1, c - v)
+                    for t in range(t0, t1):
+                        weights = load(w, taps[tap0 + t - t0] * c + v, c - v)
+                        acc = scaled(acc, a, rows, a0 + runs[t] + v, weights, c - v)
+                    store_tile(acc, y, y_rows, n0 * y_size + v, c - v)
+
+
+@jit
+def _depthwise_grad_weight(first, last, space, batch, x, size, corner, padded, bordered, pixels, p_image, runs,
+                           gy, parts):
+    """Sums over slices first … last of the images into `parts` (slice, kh·kw, C): one accumulator a tap."""
+    c, n_taps = size[2], len(runs)
+    pitch = padded[0] * padded[1] * c
+    n_images, n_slices = len(x) // (size[0] * size[1] * c), parts.shape[0]
+    flat, places = parts.reshape(-1), np.arange(n_taps) * c
+    flat[first * n_taps * c : last * n_taps * c] = 0.0
+    if bordered:
+        space[: batch * pitch] = 0.0
+    for part in range(first, last):
+        m0, m1 = part * n_images // n_slices, (part + 1) * n_images // n_slices
+        for n0 in range(m0, m1, batch):
+            n1 = min(n0 + batch, m1)
+            a, a0 = x, n0 * pitch
+            if bordered:
+                _fill(space, x, n0, n1, size, corner, padded)
+                a, a0 = space, 0
+            for v in range(0, c, LANES):
+                for t in range(0, n_taps, DEPTHWISE_TAPS):
+                    rows = offsets(runs, t, n_taps - 1, DEPTHWISE_TAPS)
+                    sums = offsets(places, t, n_taps - 1, DEPTHWISE_TAPS)
+                    q = part * n_taps * c + v
+                    acc = load_tile(flat, sums, q, 1, c - v)
+                    for p in range((n1 - n0) * p_image):
+                        g = load(gy, (n0 * p_image + p) * c + v, c - v)
+                        acc = scaled(acc, a, rows, a0 + pixels[p] + v, g, c - v)
+                    store_tile(acc, flat, sums, q, c - v)
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:
@@ -231,8 +314,39 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
     return nhwc
 
 
-def _run_plan(plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int, int], groups: int, c_in: int, c_out: int,
-              bias: np.ndarray | None, target: tuple[int, int, int]) -> np.ndarray:
+def _is_depthwise(w_shape: tuple[int, ...], groups: int) -> bool:
+    """One input channel a group, and several groups."""
+    return w_shape[1] == 1 and groups > 1
+
+
+def _repeated(x: np.ndarray, times: int) -> np.ndarray:
+    """(N, C, H, W) -> (N, C·times, H, W): the input channel of every output channel, channels-last."""
+    return np.repeat(_channels_last(x), times, axis=3).transpose(0, 3, 1, 2) if times > 1 else x
+
+
+def _run_depthwise(
+    plan: Plan, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, target: tuple[int, int, int]
+) -> np.ndarray:
+    """Share out the images: (N, H, W, C) -> (N, H', W', C)."""
+    n, y_size = len(x), target[0] * target[1] * target[2]
+    y, source, batch = aligned(n * y_size), x.reshape(-1), min(plan.batch, n)
+    w = w.reshape(len(w), -1).T.ravel()  # (C, 1, kh, kw) -> (kh·kw, C)
+    if bias is None:
+        bias = np.zeros(target[2], np.float32)
+
+    def body(first: int, last: int) -> None:
+        space = scratch(batch * plan.pitch if plan.bordered else 0)
+        _depthwise(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
+                   plan.targets, plan.runs, plan.taps, plan.classes, w, bias, y, y_size)
+
+    run(body, n)
+    return y.reshape(n, *target)
+
+
+def _run_plan(
+    plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int, int], groups: int, c_in: int, c_out: int,
+    bias: np.ndarray | None, target: tuple[int, int, int],
+) -> np.ndarray:
     """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
     width_all = -(-c_out // LANES) * LANES
     packed = aligned((len(plan.taps) * groups * width_all + WIDEST * LANES) * c_in)
@@ -271,9 +385,14 @@ def conv2d(
     if use_reference() or not x.dtype == w.dtype == np.float32:
         return reference.conv2d(x, w, b, stride, padding, dilation, groups)
     (h, wid), (o, c_in, kh, kw) = x.shape[2:], w.shape
+    depthwise = _is_depthwise(w.shape, groups)
+    if depthwise:
+        x, groups = _repeated(x, o // groups), o
     ho, wo = conv2d_output_size((h, wid), (kh, kw), stride, padding, dilation)
     rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
     plan = _plan(rows, cols, kw, (h, wid, x.shape[1]), (ho, wo, o), groups)
+    if depthwise:
+        return _run_depthwise(plan, _channels_last(x), w, b, (ho, wo, o)).transpose(0, 3, 1, 2)
     strides = (o // groups * c_in * kh * kw, c_in * kh * kw, kh * kw)  # of a group, an output and an input channel
     y = _run_plan(plan, _channels_last(x), w, strides, groups, c_in, o // groups, b, (ho, wo, o))
     return y.transpose(0, 3, 1, 2)
@@ -283,11 +402,16 @@ def conv2d_grad_input(
     gy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
     dilation: Pair = (1, 1), groups: int = 1,
 ) -> np.ndarray:
-    """Gradient to `x`, of shape `x_shape`: the same kernel, from `gy` (N, O, H', W'), with inputs and outputs exchanged."""
+    """Gradient to `x`, of shape `x_shape`, from `gy` (N, O, H', W'): the same sums, inputs and outputs exchanged."""
     if use_reference() or not gy.dtype == w.dtype == np.float32:
         return reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
     (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
     rows, cols = (_backward(*axis) for axis in zip((h, wid), (kh, kw), stride, padding, dilation))
+    if _is_depthwise(w.shape, groups):
+        plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, o), o)
+        gx = _run_depthwise(plan, _channels_last(gy), w, None, (h, wid, o))
+        gx = gx.reshape(-1, h, wid, c, o // c).sum(axis=4) if o > c else gx
+        return gx.transpose(0, 3, 1, 2)
     plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, c), groups)
     strides = (o // groups * c_in * kh * kw, kh * kw, c_in * kh * kw)
     gx = _run_plan(plan, _channels_last(gy), w, strides, groups, o // groups, c_in, None, (h, wid, c))
@@ -296,8 +420,10 @@ def conv2d_grad_input(
 
 @jit
 def _fill_slabs(space, x, n0, n1, size, corner, padded, slab):
-    """The same as slabs of `slab` channels, (N, H, W, C) -> (C/slab, N, H, W, slab): neighbouring pixels are close, so that a
-    walk along them stays in few cache lines however many channels there are."""
+    """The same as slabs of `slab` channels: (N, H, W, C) -> (C/slab, N, H, W, slab).
+
+    Neighbouring pixels are close, so that a walk along them stays in few cache lines however many channels there are.
+    """
     h, w, c = size
     pitch = padded[0] * padded[1]
     for c0 in range(0, c, slab):
@@ -373,7 +499,8 @@ def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, s
                         j = (g * width_all + o) * n_rows * wo + t0 * wo * width
                         q = (part * groups + g) * depth * width_all + o
                         if width == LANES and slab == SLAB and c_in % SLAB == 0:
-                            product_line(a, entries, 0, depth, row_starts, t0, t1, a0, wo, step, space_gy, j, flat, places, q)
+                            product_line(a, entries, 0, depth, row_starts, t0, t1, a0, wo, step, space_gy, j,
+                                         flat, places, q)
                         else:
                             product(a, entries, np.int64(0), depth, row_starts, t0, t1, a0, wo, step, space_gy, j,
                                     flat, q, np.int64(1), flat, places, q, width)
@@ -394,6 +521,20 @@ def _collect(first, last, parts, groups, n_taps, c_in, c_out, gw):
                         gw[((g * c_out + o) * c_in + c) * n_taps + t] = total
 
 
+def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(N, H', W', C) and (N, H, W, C) -> (C, kh·kw), summed over a fixed number of slices of the images."""
+    n, source, gy_flat, batch = len(x), x.reshape(-1), gy.reshape(-1), min(plan.batch, len(x))
+    parts = aligned(min(n, 8) * len(plan.taps) * plan.size[2]).reshape(min(n, 8), len(plan.taps), plan.size[2])
+
+    def body(first: int, last: int) -> None:
+        space = scratch(batch * plan.pitch if plan.bordered else 0)
+        _depthwise_grad_weight(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered,
+                               plan.pixels, gy[0, :, :, 0].size, plan.runs, gy_flat, parts)
+
+    run(body, len(parts), 1)
+    return np.ascontiguousarray(parts.sum(axis=0).T)
+
+
 def conv2d_grad_weight(
     gy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
     dilation: Pair = (1, 1), groups: int = 1,
@@ -404,13 +545,19 @@ def conv2d_grad_weight(
     """
     if use_reference() or not gy.dtype == x.dtype == np.float32:
         return reference.conv2d_grad_weight(gy, x, w_shape, stride, padding, dilation, groups)
+    depthwise = _is_depthwise(w_shape, groups)
+    if depthwise:
+        x, groups = _repeated(x, w_shape[0] // groups), w_shape[0]
     (n, c, h, wid), (o, c_in, kh, kw), (ho, wo) = x.shape, w_shape, gy.shape[2:]
     rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
     plan = _plan(rows, cols, kw, (h, wid, c), (ho, wo, o), groups)
+    if depthwise:
+        return _run_depthwise_grad_weight(plan, _channels_last(gy), _channels_last(x)).reshape(w_shape)
     hp, wp = plan.padded
     slab = min(c, SLAB) if plan.bordered or c > 4 * SLAB else 0
     pixel = slab or c  # distance of neighbouring pixels
-    tap = np.array([(plan.corner[0] + dh) * wp + plan.corner[1] + dw for _, dh in rows[0].taps for _, dw in cols[0].taps])
+    top, left = plan.corner
+    tap = np.array([(top + dh) * wp + left + dw for _, dh in rows[0].taps for _, dw in cols[0].taps])
     starts = ((np.arange(plan.batch)[:, None] * hp + np.arange(ho) * stride[0]) * wp).ravel() * pixel
     c_out = o // groups
     width_all, depth = -(-c_out // LANES) * LANES, kh * kw * c_in

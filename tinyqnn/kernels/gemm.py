@@ -10,6 +10,7 @@ walked in blocks, so that a panel's block stays in the nearest cache while all r
 The reading copy is one line of NumPy in `reference.py`; it also does the work in float64.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 from typing import Any
@@ -70,8 +71,10 @@ LINE_ROWS = REGISTERS // 2
 
 @jit
 def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, y, targets, q):
-    """`product` for one full vector of lanes added to y, where LINE_ROWS places at a time are neighbours: one address, so
-    there is room for more accumulators."""
+    """`product` for one full vector of lanes added to y, where LINE_ROWS places at a time are neighbours.
+
+    They need one address, which leaves room for more accumulators.
+    """
     for p in range(first, last, LINE_ROWS):
         y_row = offsets(targets, p, last - 1, LINE_ROWS)
         acc = load_tile(y, y_row, q, 1, LANES)
@@ -111,15 +114,18 @@ def product(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, 
     `bias[o + lane]`. Of the panel's lanes the first `lanes` are written.
     """
     if WIDEST == 4 and lanes > 3 * LANES:
-        _product4(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes)
+        _product4(a, places, first, last, runs, run0, run1, base, steps, step, b, j0,
+                  bias, o, add, y, targets, q, lanes)
     elif lanes > LANES:
-        _product2(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes)
+        _product2(a, places, first, last, runs, run0, run1, base, steps, step, b, j0,
+                  bias, o, add, y, targets, q, lanes)
     else:
-        _product1(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes)
+        _product1(a, places, first, last, runs, run0, run1, base, steps, step, b, j0,
+                  bias, o, add, y, targets, q, lanes)
 
 
 class Packed:
-    """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; what is in the lanes behind column N is not used."""
+    """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; the lanes behind column N are not used."""
 
     def __init__(self, shape: tuple[int, int], data: np.ndarray) -> None:
         self.shape, self.data = shape, data
@@ -154,7 +160,7 @@ def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
 
 @jit
 def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols, packed, y, row_block, block):
-    """Items first … last of y, blocks of `row_block` rows × `block` columns, `step` numbers of k at a time."""
+    """Items first … last of y, blocks of `row_block` rows × `block` columns, with `step` numbers of k at a time."""
     n_blocks = (cols + block - 1) // block
     none, start, zeros = np.int64(0), np.zeros(1, np.int64), np.zeros(WIDEST * LANES, np.float32)
     places, targets = np.empty(row_block, np.int64), np.empty(row_block, np.int64)
@@ -226,7 +232,7 @@ def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None)
     flat, stride_i, stride_k = _flat(a)
     y = aligned(rows * cols).reshape(rows, cols) if out is None else out
     if y.shape != (rows, cols) or y.dtype != np.float32 or not y.flags.c_contiguous:
-        raise ValueError(f"expected out to be float32, contiguous, {(rows, cols)}, got {y.dtype}, {y.shape}")
+        raise ValueError(f"expected out: a contiguous float32 {(rows, cols)}, got {y.dtype} {y.shape}; leave it out")
     if rows * depth * cols == 0:
         y[...] = 0.0
         return y
@@ -241,7 +247,8 @@ def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None)
 
     def body(first: int, last: int) -> None:
         space = scratch(0 if stride_k == 1 else _round_up(row_block) * step)
-        _multiply(first, last, space, flat, stride_i, stride_k, rows, depth, step, cols, b.data, result, row_block, block)
+        _multiply(first, last, space, flat, stride_i, stride_k, rows, depth, step, cols, b.data, result,
+                  row_block, block)
 
     run(body, items, 1)
     return y

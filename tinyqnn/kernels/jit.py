@@ -5,7 +5,11 @@ or rows: `kernel(first, last, …)`. `run` cuts the range into chunks and lets a
 
     run(lambda first, last: kernel(first, last, x, y), items=len(x))
 
-Why not Numba's `parallel=True`? Measured on two cores: …
+Why not Numba's `parallel=True`? On two cores, a 0.22 ms loop takes 0.13 ms here, and it compiles as fast as the plain
+loop. `parallel=True` adds 0.6 s for every kernel, has another threading layer on every system, and its threads wait for
+each other: with a second program running, the same loop took 0.25 ms on the workqueue layer and 3.5 ms on OpenMP, but
+0.23 ms here, where whoever is free takes the next chunk. A spinning OpenMP pool also stalls threaded BLAS and is stalled
+by it. So products go through our own tile (`gemm.py`), and BLAS gets those that are so small that it uses one thread.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ def jit(function: Function | None = None, **options: Any) -> Any:
         compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function …: no locator available for file …"
         return numba.njit(**options)(function)
-    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    cache_file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _folder_stamp())
     return compiled

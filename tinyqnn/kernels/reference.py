@@ -32,7 +32,9 @@ def conv2d_output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, di
     return h, w
 
 
-def _taps(kernel: Pair, out: Pair, stride: Pair, dilation: Pair) -> Iterator[tuple[int, int, slice, slice]]:
+def _taps(
+    kernel: tuple[int, ...], out: tuple[int, ...], stride: Pair, dilation: Pair
+) -> Iterator[tuple[int, int, slice, slice]]:
     """Every tap (i, j) with the rows and columns of the padded image that it touches."""
     for i in range(kernel[0]):
         for j in range(kernel[1]):

@@ -6,8 +6,8 @@ in registers, to which each step adds a column times a row,
     acc[r, n·LANES + lane] += a[rows[r] + i] · b[j + n·LANES + lane]        lane = 0 … LANES - 1
 
 With `rows · n` accumulators every number loaded is used several times, and the processor's multipliers never wait.
-The words are Numba intrinsics that emit LLVM vectors; LLVM turns them into AVX-512, AVX2, NEON or plain scalars. In a kernel
-they read as the loop they are:
+The words are Numba intrinsics that emit LLVM vectors; LLVM turns them into AVX-512, AVX2, NEON or plain scalars. In a
+kernel they read as the loop they are:
 
     acc = load_tile(y, y_rows, j, n, lanes)
     for k in range(depth):
@@ -28,15 +28,30 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
-    "LANES", "REGISTERS", "copy", "fma", "load", "load_tile", "offsets", "outer", "splat", "spread_row", "store", "store_tile",
+    "LANES",
+    "REGISTERS",
+    "copy",
+    "fma",
+    "load",
+    "load_tile",
+    "multiples",
+    "offsets",
+    "outer",
+    "scaled",
+    "splat",
+    "spread_row",
+    "store",
+    "store_tile",
+    "transpose",
 ]
 
 
 def _features() -> set[str]:
     """What the processor that Numba compiles for can do; NUMBA_CPU_NAME and NUMBA_CPU_FEATURES can hide some of it."""
-    if numba.config.CPU_FEATURES is not None:
-        return {f[1:] for f in numba.config.CPU_FEATURES.split(",") if f.startswith("+")}
-    if numba.config.CPU_NAME == "generic":
+    asked, name = getattr(numba.config, "CPU_FEATURES", None), getattr(numba.config, "CPU_NAME", None)
+    if asked is not None:
+        return {feature[1:] for feature in asked.split(",") if feature.startswith("+")}
+    if name == "generic":
         return set()
     return {name for name, has in binding.get_host_cpu_features().items() if has}
 
@@ -96,7 +111,8 @@ def _at(builder: Any, base: Any, *indices: Any) -> Any:
 
 def _splat(builder: Any, scalar: Any) -> Any:
     one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(_I32, LANES), None))
+    first_everywhere = ir.Constant(ir.VectorType(_I32, LANES), None)
+    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), first_everywhere)
 
 
 def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
@@ -253,7 +269,8 @@ def transpose(typingctx: Any, acc: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         half = LANES // 2
-        merge = [ir.Constant(ir.VectorType(_I32, LANES), [k + i // 2 + i % 2 * LANES for i in range(LANES)]) for k in (0, half)]
+        lanes = ir.VectorType(_I32, LANES)
+        merge = [ir.Constant(lanes, [k + i // 2 + i % 2 * LANES for i in range(LANES)]) for k in (0, half)]
         rows = [builder.extract_value(args[0], r) for r in range(LANES)]
         for _ in range(LANES.bit_length() - 1):
             rows = [builder.shuffle_vector(rows[r // 2], rows[r // 2 + half], merge[r % 2]) for r in range(LANES)]
@@ -285,7 +302,7 @@ def spread_row(typingctx: Any, a: Any, i: Any, rows: Any, cols: Any, lanes: Any)
 
 @intrinsic(prefer_literal=True)
 def load_tile(typingctx: Any, a: Any, rows: Any, i: Any, cols: Any, lanes: Any) -> Any:
-    """`acc[r] = a[rows[r] + i : … + lanes]` for a tile of len(rows) × cols vectors; the lanes that are not loaded are 0."""
+    """`acc[r] = a[rows[r] + i : … + lanes]`, len(rows) × cols vectors; the lanes that are not loaded are 0."""
     tile = Tile(rows.count, cols.literal_value)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -326,6 +343,26 @@ def outer(typingctx: Any, acc: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -
         return acc_
 
     return acc(acc, a, types.intp if isinstance(rows, types.Integer) else rows, types.intp, b, types.intp), codegen
+
+
+@intrinsic
+def scaled(typingctx: Any, acc: Any, a: Any, rows: Any, i: Any, x: Any, lanes: Any) -> Any:
+    """`acc[r] + a[rows[r] + i : … + lanes] · x`, lane by lane, for a tile one vector wide."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        acc_, _, rows_, i_, x_, lanes_ = args
+        base = _at(builder, _data(context, builder, sig.args[1], args[1]), i_)
+
+        def all_rows(masked: bool) -> Any:
+            out = acc_
+            for r in range(sig.args[0].rows):
+                value = _load(builder, _at(builder, base, builder.extract_value(rows_, r)), lanes_ if masked else None)
+                out = builder.insert_value(out, _fma(builder, value, x_, builder.extract_value(out, r)), r)
+            return out
+
+        return _full_or_masked(builder, lanes_, 1, all_rows)
+
+    return acc(acc, a, rows, types.intp, vector, types.intp), codegen
 
 
 @intrinsic

@@ -1,0 +1,91 @@
+"""The compiled matrix product against NumPy's in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tinyqnn.kernels import gemm, jit, use_reference
+
+TOLERANCE = 1e-5  # of the sum of absolute products
+
+
+def operand(rng, rows, cols, layout):
+    """(rows, cols) float32: contiguous, a transposed view, or every second column of a wider matrix."""
+    if layout == "transposed":
+        return rng.normal(size=(cols, rows)).astype(np.float32).T
+    if layout == "strided":
+        return rng.normal(size=(rows, 2 * cols)).astype(np.float32)[:, ::2]
+    return rng.normal(size=(rows, cols)).astype(np.float32)
+
+
+def assert_product(y, a, b):
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    assert y.shape == (len(a), b.shape[1])
+    assert (abs(y - wide_a @ wide_b) <= TOLERANCE * (abs(wide_a) @ abs(wide_b))).all()
+
+
+layouts = st.sampled_from(["contiguous", "transposed", "strided"])
+
+
+@given(st.integers(1, 40), st.integers(1, 400), st.integers(1, 150), layouts, layouts, st.integers(0, 1000))
+@example(1, 1, 1, "contiguous", "contiguous", 0)
+@example(20, 300, 1200, "contiguous", "transposed", 0)
+@example(500, 700, 33, "transposed", "contiguous", 0)  # several blocks of rows and of k
+@example(37, 3, 65, "contiguous", "transposed", 0)  # fewer numbers of k than lanes
+def test_products_in_every_layout_equal_numpys_in_float64(rows, depth, cols, layout_a, layout_b, seed):
+    rng = np.random.default_rng(seed)
+    a, b = operand(rng, rows, depth, layout_a), operand(rng, depth, cols, layout_b)
+    assert_product(gemm.matmul(a, b), a, b)
+    assert_product(gemm.matmul(a, gemm.pack(b)), a, b)
+
+
+def test_the_number_of_threads_does_not_change_a_bit(rng):
+    a, b = operand(rng, 300, 400, "contiguous"), operand(rng, 400, 130, "transposed")
+    before, found = jit.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            jit.set_num_threads(threads)
+            found.append(gemm.matmul(a, b).tobytes())
+    finally:
+        jit.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("rows", [3, 200])
+def test_the_product_is_written_into_out(rng, rows):
+    a, b = operand(rng, rows, 64, "contiguous"), operand(rng, 64, 100, "contiguous")
+    out = np.full((rows, 100), np.nan, np.float32)
+    assert gemm.matmul(a, b, out) is out
+    assert_product(out, a, b)
+
+
+def test_float64_stays_float64(rng):
+    a, b = rng.normal(size=(70, 80)), rng.normal(size=(80, 90))
+    np.testing.assert_array_equal(gemm.matmul(a, b), a @ b)
+
+
+def test_a_sum_of_nothing_is_zero():
+    packed = gemm.pack(np.zeros((0, 5), np.float32))
+    np.testing.assert_array_equal(gemm.matmul(np.zeros((4, 0), np.float32), packed), np.zeros((4, 5)))
+
+
+def test_shapes_and_outputs_that_do_not_fit_are_refused():
+    a, b = np.zeros((4, 5), np.float32), gemm.pack(np.zeros((6, 7), np.float32))
+    with pytest.raises(ValueError, match=r"same K, got \(4, 5\) and \(6, 7\)"):
+        gemm.matmul(a, b)
+    with pytest.raises(ValueError, match="expected out"):
+        gemm.matmul(np.zeros((4, 6), np.float32), b, out=np.zeros((7, 4), np.float32).T)
+
+
+@pytest.mark.skipif(use_reference(), reason="NumPy has its own way with the padding")
+def test_numbers_that_are_not_finite_stay_in_their_row_and_column(rng):
+    a, b = np.ones((100, 60), np.float32), np.ones((60, 70), np.float32)
+    a[3, 5] = np.inf
+    b[5, 69] = np.nan
+    y = gemm.matmul(a, b)
+    assert np.isinf(y[3, :69]).all()
+    assert np.isnan(y[:, 69]).all()
+    assert np.isfinite(np.delete(y[:, :69], 3, axis=0)).all()

@@ -1,0 +1,193 @@
+"""The decorator, the threads, and what happens where there is no cache, no compiler or no second thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyqnn
+from tinyqnn.kernels import jit, use_reference
+
+
+def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
+    """What a fresh interpreter prints, started in `folder`."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, **environment}, cwd=folder,
+                          capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_does_not_import_numba():
+    code = "import sys, tinyqnn.kernels as k; k.use_reference(); k.reference; print('numba' in sys.modules)"
+    assert python(code) == "False"
+
+
+def test_an_unknown_kernel_module_is_an_attribute_error():
+    import tinyqnn.kernels as kernels
+
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = kernels.nonsense
+
+
+@pytest.mark.parametrize("variable", [{"TINYQNN_KERNELS": "reference"}, {"NUMBA_DISABLE_JIT": "1"}])
+def test_without_compiled_kernels_the_twins_give_the_same_integers(variable):
+    """Sums of small integers are exact in float32, so the order of summation cannot show."""
+    code = """
+        import numpy as np
+        from tinyqnn.kernels import conv, gemm, use_reference
+        x, w = np.arange(36, dtype=np.float32).reshape(1, 1, 6, 6), np.ones((2, 1, 3, 3), np.float32)
+        y = conv.conv2d(x, w, stride=(2, 2), padding=(1, 1))
+        gx = conv.conv2d_grad_input(y, w, x.shape, (2, 2), (1, 1))
+        gw = conv.conv2d_grad_weight(y, x, w.shape, (2, 2), (1, 1))
+        a = np.arange(8000, dtype=np.float32).reshape(80, 100) % 7
+        print(use_reference(), y.sum(), gx.sum(), gw.sum(), gemm.matmul(a, a.T).sum())
+    """
+    compiled = python(code, TINYQNN_KERNELS="compiled", NUMBA_DISABLE_JIT="0").split()
+    twins = python(code, **variable).split()
+    assert compiled[0] == "False"
+    assert twins[0] == "True"
+    assert compiled[1:] == twins[1:]
+
+
+def test_a_kernel_compiles_where_no_cache_folder_can_be_written(monkeypatch):
+    calls = []
+    real = jit.numba.njit
+
+    def no_locator(*args, **options):
+        calls.append(options)
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function 'f': no locator available for file 'f.py'")
+        return real(*args, **options)
+
+    monkeypatch.setattr(jit.numba, "njit", no_locator)
+
+    @jit.jit
+    def double(x):
+        return 2 * x
+
+    assert double(21) == 42
+    assert [options.get("cache", False) for options in calls[:2]] == [True, False]
+
+
+@pytest.mark.skipif(use_reference(), reason="nothing is cached where nothing is compiled")
+def test_a_change_in_a_neighbouring_file_makes_the_cache_stale(tmp_path):
+    """Numba looks at the kernel's own file only; the decorator adds the folder's files."""
+    shutil.copytree(Path(tinyqnn.__file__).parent, tmp_path / "tinyqnn", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+        from tinyqnn.kernels import gemm
+        gemm.panel_width(40)
+        print(sum(gemm.panel_width.stats.cache_hits.values()), sum(gemm.panel_width.stats.cache_misses.values()))
+    """
+    there = {"folder": tmp_path, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert python(code, **there) == "0 1"
+    assert python(code, **there) == "1 0"
+    with open(tmp_path / "tinyqnn" / "kernels" / "simd.py", "a") as file:
+        file.write("# changed\n")
+    assert python(code, **there) == "0 1"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
+def test_run_covers_every_item_once(threads, chunk):
+    before, counts = jit.get_num_threads(), np.zeros(50, int)
+    try:
+        jit.set_num_threads(threads)
+
+        def body(first, last):
+            counts[first:last] += 1
+
+        jit.run(body, 50, chunk)
+        jit.run(body, 0, chunk)
+    finally:
+        jit.set_num_threads(before)
+    assert (counts == 1).all()
+
+
+def test_an_error_in_any_chunk_reaches_the_caller_and_the_pool_lives_on():
+    def fail(first, last):
+        if first <= 7 < last:
+            raise ZeroDivisionError("chunk seven")
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError, match="chunk seven"):
+            jit.run(fail, 20, 1)
+    done = []
+    jit.run(lambda first, last: done.append(first), 20, 1)
+    assert sorted(done) == list(range(20))
+
+
+def test_a_chunk_may_itself_call_run_and_callers_may_be_threads():
+    counts = np.zeros((8, 8), int)
+
+    def row(first, last):
+        for i in range(first, last):
+
+            def cell(a, b, i=i):
+                counts[i, a:b] += 1
+
+            jit.run(cell, 8, 1)
+
+    callers = [threading.Thread(target=jit.run, args=(row, 8, 1)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert (counts == 3).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_gets_threads_of_its_own():
+    code = """
+        import os
+        from tinyqnn.kernels import jit
+        jit.set_num_threads(2)
+        def count():
+            done = []
+            jit.run(lambda first, last: done.append(first), 50, 1)
+            return len(done)
+        count()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if count() == 50 and jit.get_num_threads() == 2 else 1)
+        print(os.waitpid(child, 0)[1], count())
+    """
+    assert python(code) == "0 50"
+
+
+def test_scratch_is_aligned_private_to_a_thread_and_kept():
+    mine = jit.scratch(1000)
+    assert mine.ctypes.data % 64 == 0
+    assert jit.scratch(10).ctypes.data == mine.ctypes.data
+    assert jit.scratch(10, slot=1).ctypes.data != mine.ctypes.data
+    others = []
+    thread = threading.Thread(target=lambda: others.append(jit.scratch(1000).ctypes.data))
+    thread.start()
+    thread.join()
+    assert others != [mine.ctypes.data]
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1"])
+def test_a_thread_count_that_is_none_is_refused(value):
+    code = """
+        try:
+            import tinyqnn.kernels.jit
+        except ValueError as error:
+            print(error)
+    """
+    assert f"TINYQNN_THREADS is '{value}'" in python(code, TINYQNN_THREADS=value)
+    with pytest.raises(ValueError, match="at least one thread"):
+        jit.set_num_threads(0)
+
+
+def test_an_unknown_choice_of_kernels_is_refused(monkeypatch):
+    monkeypatch.setenv("TINYQNN_KERNELS", "fast")
+    with pytest.raises(ValueError, match="'compiled' or 'reference'"):
+        use_reference()
