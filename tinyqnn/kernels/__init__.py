@@ -15,7 +15,23 @@ from types import ModuleType
 
 __all__ = ["use_reference"]
 
-_SUBMODULES = frozenset({"reference", "jit", "simd", "conv", "gemm", "channels", "rows", "loops", "pack", "binary", "bitserial", "shift", "int8"})
+_SUBMODULES = frozenset(
+    {
+        "reference",
+        "jit",
+        "simd",
+        "conv",
+        "gemm",
+        "channels",
+        "rows",
+        "loops",
+        "pack",
+        "binary",
+        "bitserial",
+        "shift",
+        "int8",
+    }
+)
 
 
 def use_reference() -> bool:
@@ -29,7 +45,7 @@ def use_reference() -> bool:
     """
     choice = os.environ.get("TINYQNN_KERNELS", "compiled")
     if choice not in ("compiled", "reference"):
-        raise ValueError(f"TINYQNN_KERNELS is {choice!r}, expected 'compiled' or 'reference'; unset it or set one of these")
+        raise ValueError(f"TINYQNN_KERNELS is {choice!r}, expected 'compiled' or 'reference'; set one, or unset it")
     return choice == "reference" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
