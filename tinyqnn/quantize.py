@@ -223,7 +223,7 @@ def _train(
         augment=data.crop_and_flip if config.augment else None,
         clip_norm=config.clip_norm,
         seed=config.seed,
-        config=dataclasses.asdict(config) | {"keep": list(config.keep)},
+        config=dataclasses.asdict(config),
     )
     return trainer.fit(train, test, epochs=epochs, checkpoint=checkpoint, resume=True, label=label)
 

@@ -302,3 +302,22 @@ def test_a_bar_goes_to_a_terminal(rng, monkeypatch):
     assert "float: 100%" in terminal.getvalue()
     assert "8/8" in terminal.getvalue()
     assert "float 1/2" not in terminal.getvalue()
+
+
+def test_every_epochs_seconds_are_its_own(rng, monkeypatch):
+    """With a clock that ticks once a look, equal epochs take equally long."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("tinyqnn.train.loop.time.perf_counter", lambda: float(next(ticks)))
+    _, trainer = linear(rng)
+    seconds = trainer.fit(blobs(rng), epochs=4, progress=False).seconds
+    assert len(set(seconds)) == 1
+
+
+def test_a_configuration_may_hold_tuples(rng, tmp_path):
+    _, trainer = linear(rng, config={"keep": ("first", "last")})
+    trainer.fit(blobs(rng), epochs=1, checkpoint=tmp_path / "c.npz", progress=False)
+    _, again = linear(rng, config={"keep": ("first", "last")})
+    assert again.load(tmp_path / "c.npz").epoch == 1
+    _, other = linear(rng, config={"keep": ("first",)})
+    with pytest.raises(ValueError, match=r"config\.keep"):
+        other.load(tmp_path / "c.npz")

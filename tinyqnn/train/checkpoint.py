@@ -98,7 +98,7 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         **{name: _name(getattr(trainer, name)) for name in ("loss", "schedule", "augment")},
         **{name: getattr(trainer, name) for name in ("batch_size", "seq_len", "drop_last", "clip_norm", "seed")},
         "hooks": [_name(hook) for hook in trainer.hooks],
-        "config": flatten(trainer.config)[1],
+        "config": unflatten(*flatten(trainer.config)),  # NumPy's numbers as Python's, as a file gives them back
     }
 
 

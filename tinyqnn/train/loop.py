@@ -143,8 +143,9 @@ class Trainer:
             np.errstate(over="ignore", invalid="ignore", divide="ignore"),  # `_check_finite` says it in words
         ):
             while self.epoch < epochs and not self.history.interrupted:
+                batches = self._begin_epoch(source)
                 begun = time.perf_counter() - self._elapsed
-                for x, y in self._begin_epoch(source):
+                for x, y in batches:
                     self._step(source, x, y, steps)
                     self._elapsed = time.perf_counter() - begun
                     display.step(self._sums)
