@@ -26,7 +26,6 @@ __all__ = [
     "checks",
     "data",
     "default_rng",
-    "deploy",
     "files",
     "functional",
     "graph",
@@ -37,7 +36,6 @@ __all__ = [
     "no_grad",
     "optim",
     "quant",
-    "search",
     "train",
 ]
 
