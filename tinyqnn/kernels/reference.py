@@ -107,6 +107,19 @@ def conv2d_grad_weight(
     return gw.reshape(w_shape)
 
 
-def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """`a @ b` for (M, K) and (K, N)."""
-    return np.matmul(a, b, out=out)
+def matmul(
+    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`a @ b + bias` for (M, K), (K, N) and (N,)."""
+    y = np.matmul(a, b, out=out)
+    if bias is not None:
+        y += bias
+    return y
+
+
+def integer_matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """`x · wᵀ` of whole numbers (M, K) and (N, K), summed in 64 bits: (M, N) int32."""
+    y = x.astype(np.int64) @ w.astype(np.int64).T
+    if y.size and abs(y).max() >= 2**31:
+        raise OverflowError("a sum does not fit int32")
+    return y.astype(np.int32)

@@ -19,13 +19,14 @@ Offsets count elements from an array's first one; nothing is checked. The words 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
     "LANES",
@@ -384,3 +385,301 @@ def store_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any) 
         return context.get_dummy_value()
 
     return types.void(acc, y, rows, types.intp, types.intp), codegen
+
+
+class IntVector(types.Type):
+    """One register of whole numbers: LANES // 2 words of 64 bits, or LANES numbers of 32.
+
+    Compiled code writes `a ^ b`, `a & b`, `a | b`, `a + b`, `a - b`, `a << n`; all wrap around as the processor does.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.bits, self.lanes = bits, 32 * LANES // bits
+        self.llvm = ir.VectorType(ir.IntType(bits), self.lanes)
+        super().__init__(f"IntVector({bits}, {self.lanes})")
+
+
+class IntTile(types.Type):
+    """`rows` × `cols` integer vectors."""
+
+    def __init__(self, rows: int, cols: int, element: IntVector) -> None:
+        self.rows, self.cols, self.element = rows, cols, element
+        super().__init__(f"IntTile({rows}, {cols}, {element.name})")
+
+
+@register_model(IntVector)
+class _IntVectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, fe_type.llvm)
+
+
+@register_model(IntTile)
+class _IntTileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, ir.ArrayType(fe_type.element.llvm, fe_type.rows * fe_type.cols))
+
+
+WORDS = LANES // 2
+words, ints = IntVector(64), IntVector(32)
+HAS_POPCOUNT = "avx512vpopcntdq" in _FEATURES
+HAS_BYTE_DOT = ("avx512vnni" in _FEATURES and LANES == 16) or ("avxvnni" in _FEATURES and LANES == 8)
+HAS_TERNARY_LOGIC = LANES == 16
+
+
+def _element(array_type: Any) -> IntVector:
+    """The vector that holds an integer array's numbers."""
+    return words if array_type.dtype.bitwidth == 64 else ints
+
+
+def _int_splat(builder: Any, kind: IntVector, scalar: Any) -> Any:
+    one = builder.insert_element(ir.Constant(kind.llvm, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, ir.Constant(kind.llvm, ir.Undefined), ir.Constant(ir.VectorType(_I32, kind.lanes), None))
+
+
+def _constant(kind: IntVector, number: int) -> Any:
+    return ir.Constant(kind.llvm, [number] * kind.lanes)
+
+
+def _int_load(builder: Any, kind: IntVector, address: Any) -> Any:
+    value = builder.load(builder.bitcast(address, kind.llvm.as_pointer()))
+    value.align = 4
+    return value
+
+
+def _operator(function: Any, name: str) -> None:
+    """`a (+) b` for two vectors, or two tiles, of one type."""
+
+    @intrinsic
+    def word(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            emit = getattr(builder, name)
+            if isinstance(a, IntVector):
+                return emit(*args)
+            result = args[0]
+            for k in range(a.rows * a.cols):
+                result = builder.insert_value(result, emit(*(builder.extract_value(arg, k) for arg in args)), k)
+            return result
+
+        return a(a, a), codegen
+
+    @overload(function)
+    def choose(a, b):
+        if isinstance(a, (IntVector, IntTile)) and a == b:
+            return lambda a, b: word(a, b)
+        return None
+
+
+_operator(operator.xor, "xor")
+_operator(operator.and_, "and_")
+_operator(operator.or_, "or_")
+_operator(operator.add, "add")
+_operator(operator.sub, "sub")
+_operator(operator.lshift, "shl")
+
+
+@intrinsic
+def int_load(typingctx: Any, a: Any, i: Any) -> Any:
+    """`a[i : i + lanes]` as an integer vector: 64-bit numbers as words, 32-bit ones as ints."""
+    kind = _element(a)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _int_load(builder, kind, _at(builder, _data(context, builder, sig.args[0], args[0]), args[1]))
+
+    return kind(a, types.intp), codegen
+
+
+@intrinsic
+def int_store(typingctx: Any, x: Any, a: Any, i: Any) -> Any:
+    """`a[i : i + lanes] = x`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _at(builder, _data(context, builder, sig.args[1], args[1]), args[2])
+        builder.store(args[0], builder.bitcast(address, x.llvm.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(x, a, types.intp), codegen
+
+
+@intrinsic
+def int_splat(typingctx: Any, like: Any, x: Any) -> Any:
+    """The number `x` in every lane of a vector of the type of `like`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        number = builder.trunc(args[1], ir.IntType(32)) if like.bits == 32 else args[1]
+        return _int_splat(builder, like, number)
+
+    return like(like, types.int64), codegen
+
+
+@intrinsic
+def popcount(typingctx: Any, x: Any) -> Any:
+    """How many bits are set in each word: one instruction where the processor has it, else a table of nibbles."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if isinstance(x, types.Integer):
+            return builder.ctpop(args[0])
+        kind = ir.FunctionType(x.llvm, [x.llvm])
+        name = f"llvm.ctpop.v{x.lanes}i{x.bits}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return x(x), codegen
+
+
+@intrinsic
+def dot_bytes(typingctx: Any, acc: Any, x: Any, y: Any) -> Any:
+    """`acc + Σ x_i · y_i` over the four bytes i of each 32-bit number; those of x are unsigned, those of y signed.
+
+    One instruction where the processor has it, else two products of 16-bit halves: even bytes and odd ones.
+    """
+
+    def halves(builder: Any, number: Any, signed: bool) -> list[Any]:
+        """The four bytes of each number, widened to 32 bits."""
+        parts = []
+        for byte in range(4):
+            up = builder.shl(number, _constant(ints, 24 - 8 * byte))
+            parts.append((builder.ashr if signed else builder.lshr)(up, _constant(ints, 24)))
+        return parts
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if HAS_BYTE_DOT:
+            kind = ir.FunctionType(ints.llvm, [ints.llvm] * 3)
+            name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        total, x_, y_ = args
+        for p, q in zip(halves(builder, x_, False), halves(builder, y_, True)):
+            total = builder.add(total, builder.mul(p, q))
+        return total
+
+    return ints(ints, ints, ints), codegen
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typingctx: Any, a: Any, rows: Any, cols: Any) -> Any:
+    """A tile of zeros for sums over the numbers of array `a`."""
+    tile = IntTile(rows.literal_value, cols.literal_value, _element(a))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(ir.ArrayType(tile.element.llvm, tile.rows * tile.cols), None)
+
+    return tile(a, rows, cols), codegen
+
+
+@intrinsic
+def outer_with(typingctx: Any, step: Any, acc: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -> Any:
+    """`acc[r][n] = step(acc[r][n], a[rows[r] + i], b[j + n·lanes : …])`: `outer`, with any compiled step in the place of fma."""
+    vector_, tile = acc.element, acc
+    step_sig = typingctx.resolve_function_type(step, (vector_, vector_, vector_), {})
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        call = context.get_function(step, step_sig)
+        _, acc_, _, rows_, i_, _, j_ = args
+        a_ = _data(context, builder, sig.args[2], args[2])
+        b_ = _data(context, builder, sig.args[5], args[5])
+        row = [_int_load(builder, vector_, _at(builder, b_, j_, n * vector_.lanes)) for n in range(tile.cols)]
+        for r in range(tile.rows):
+            value = builder.load(_at(builder, a_, builder.extract_value(rows_, r), i_))
+            value = _int_splat(builder, vector_, value)
+            for n in range(tile.cols):
+                k = r * tile.cols + n
+                result = call(builder, [builder.extract_value(acc_, k), value, row[n]])
+                acc_ = builder.insert_value(acc_, result, k)
+        return acc_
+
+    return acc(step, acc, a, rows, types.intp, b, types.intp), codegen
+
+
+@intrinsic
+def apply(typingctx: Any, step: Any, acc: Any, number: Any) -> Any:
+    """`acc[r][n] = step(acc[r][n], number)`, the number in every lane."""
+    vector_, tile = acc.element, acc
+    step_sig = typingctx.resolve_function_type(step, (vector_, vector_), {})
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        call = context.get_function(step, step_sig)
+        acc_ = args[1]
+        scalar = builder.trunc(args[2], ir.IntType(vector_.bits)) if vector_.bits < 64 else args[2]
+        value = _int_splat(builder, vector_, scalar)
+        for k in range(tile.rows * tile.cols):
+            acc_ = builder.insert_value(acc_, call(builder, [builder.extract_value(acc_, k), value]), k)
+        return acc_
+
+    return acc(step, acc, types.int64), codegen
+
+
+def _at_lanes(builder: Any, base: Any, place: Any, lanes: Any, kind: IntVector) -> tuple[Any, Any, Any]:
+    """Address of a row's int32 numbers, and the mask and type of those that exist."""
+    narrow = ir.VectorType(_I32, kind.lanes)
+    counts = builder.insert_element(ir.Constant(narrow, ir.Undefined), builder.trunc(lanes, _I32), ir.Constant(_I32, 0))
+    counts = builder.shuffle_vector(counts, ir.Constant(narrow, ir.Undefined), ir.Constant(narrow, None))
+    mask = builder.icmp_signed("<", ir.Constant(narrow, list(range(kind.lanes))), counts)
+    return builder.bitcast(_at(builder, base, place), narrow.as_pointer()), mask, narrow
+
+
+@intrinsic
+def put_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any, add: Any) -> Any:
+    """`y[rows[r] + j : … + lanes] = acc[r]`, at most cols · acc.lanes of them, as int32; added to y with `add`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        tile, kind = sig.args[0], sig.args[0].element
+        acc_, _, rows_, j_, lanes_, add_ = args
+        base = _at(builder, _data(context, builder, sig.args[1], args[1]), j_)
+
+        def write(masked: bool, adding: bool) -> None:
+            align, masks, size = ir.Constant(_I32, 4), ir.VectorType(ir.IntType(1), kind.lanes), f"v{kind.lanes}i32.p0"
+            sums = []  # all are read before the first is written: the last rows of a tile may be one and the same
+            for r in range(tile.rows):
+                for n in range(tile.cols):
+                    value = builder.extract_value(acc_, r * tile.cols + n)
+                    left = builder.sub(lanes_, ir.Constant(lanes_.type, n * kind.lanes))
+                    place = builder.add(builder.extract_value(rows_, r), ir.Constant(lanes_.type, n * kind.lanes))
+                    address, mask, narrow = _at_lanes(builder, base, place, left, kind)
+                    if kind.bits == 64:
+                        value = builder.trunc(value, narrow)
+                    if adding and masked:
+                        get = ir.FunctionType(narrow, [address.type, _I32, masks, narrow])
+                        load_ = cgutils.get_or_insert_function(builder.module, get, f"llvm.masked.load.{size}")
+                        value = builder.add(value, builder.call(load_, [address, align, mask, ir.Constant(narrow, None)]))
+                    elif adding:
+                        old = builder.load(address)
+                        old.align = 4
+                        value = builder.add(value, old)
+                    sums.append((value, address, mask))
+            for value, address, mask in sums:
+                if masked:
+                    put = ir.FunctionType(ir.VoidType(), [value.type, address.type, _I32, masks])
+                    store_ = cgutils.get_or_insert_function(builder.module, put, f"llvm.masked.store.{size}")
+                    builder.call(store_, [value, address, align, mask])
+                else:
+                    builder.store(value, address).align = 4
+
+        full = builder.icmp_signed(">=", lanes_, ir.Constant(lanes_.type, tile.cols * kind.lanes))
+        with builder.if_else(full) as (then, otherwise):
+            for arm, masked in ((then, False), (otherwise, True)):
+                with arm, builder.if_else(add_) as (old, new):
+                    with old:
+                        write(masked, True)
+                    with new:
+                        write(masked, False)
+        return context.get_dummy_value()
+
+    return types.void(acc, y, rows, types.intp, types.intp, types.boolean), codegen
+
+
+@intrinsic
+def test_bits(typingctx: Any, a: Any, i: Any, bit: Any) -> Any:
+    """Bit number `bit` of each of the 64 integers `a[i : i + 64]`, as one word, the first in the lowest place."""
+    number = ir.IntType(a.dtype.bitwidth)
+    row = ir.VectorType(number, 64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        value = builder.load(builder.bitcast(address, row.as_pointer()))
+        value.align = 1
+        place = builder.trunc(args[2], number) if number.width < 64 else args[2]
+        mask = builder.shl(ir.Constant(number, 1), place)
+        mask = builder.insert_element(ir.Constant(row, ir.Undefined), mask, ir.Constant(_I32, 0))
+        mask = builder.shuffle_vector(mask, ir.Constant(row, ir.Undefined), ir.Constant(ir.VectorType(_I32, 64), None))
+        found = builder.icmp_unsigned("!=", builder.and_(value, mask), ir.Constant(row, None))
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(a, types.intp, types.intp), codegen

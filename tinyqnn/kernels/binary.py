@@ -1,0 +1,118 @@
+"""A product of signs is a count: where two signs agree it is +1, where they differ −1.
+
+Let −1 be the bit 1 and +1 the bit 0. Then `a xor b` marks the places that differ, and with D = popcount(a xor b) of them
+among K, P = K − D agree, so
+
+    Σ_k a_k · b_k = P − D = 2·P − K = K − 2·D
+
+One xor, one popcount and one addition on a register of 512 bits do the work of 512 multiplications and additions. Bits
+behind the K-th are 0 in both and never differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyqnn.kernels.jit import jit
+from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
+from tinyqnn.kernels.product import COLS, ROWS, WIDTH, IntegerGemm, Rows, by_taps, cut_depth, fill, panels
+from tinyqnn.kernels.simd import apply, multiples, offsets, outer_with, popcount, put_tile, zeros
+
+__all__ = ["BinaryGemm"]
+
+Array = np.ndarray
+
+BLOCK = 64  # words of k at a time: 8 kB of a panel, and as much of a tile's rows, stay in the L1 cache
+
+
+@jit(forceinline=True)
+def count_differences(acc, a, b):
+    return acc + popcount(a ^ b)
+
+
+@jit(forceinline=True)
+def minus_twice(acc, zero):
+    return zero - (acc + acc)
+
+
+def _make_multiply(rows: int) -> Any:
+    """The loop below for tiles of `rows` rows and COLS vectors of columns."""
+
+    @jit
+    def multiply(i0, i1, j0, j1, a, places, runs, steps, block, b, start, start_rows, cols, y):
+        depth = len(runs) * steps
+        fill(y, i0, i1, j0, j1, cols, start, start_rows)  # with K
+        for run0 in range(0, len(runs), block):
+            for j in range(j0, j1, WIDTH):
+                for i in range(i0, i1, rows):
+                    row, k = offsets(places, i, i1 - 1, rows), j * depth + run0 * steps * WIDTH
+                    acc = zeros(a, rows, COLS)
+                    for t in range(run0, min(run0 + block, len(runs))):
+                        for p in range(runs[t], runs[t] + steps):
+                            acc = outer_with(count_differences, acc, a, row, p, b, k)
+                            k += WIDTH
+                    acc = apply(minus_twice, acc, 0)
+                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
+
+    return multiply
+
+
+_multiply_tile, _multiply_row = _make_multiply(ROWS), _make_multiply(1)
+
+
+class BinaryGemm(IntegerGemm):
+    """`x · wᵀ` for matrices of +1 and −1: `w` (N, K) packed once, `x` (M, K), the result (M, N) int32, exact.
+
+    Any numeric dtype will do; int8 and float32 are packed fastest. `w` may be (N, taps, C), whose every tap begins a
+    new word, as a convolution wants it.
+
+    >>> w = np.array([[1, 1, -1], [-1, 1, 1]])
+    >>> g = BinaryGemm(w)
+    >>> p = g.pack(np.array([[1, 1, 1]]))
+    >>> g.multiply(p).tolist()
+    [[1, 1]]
+    """
+
+    width = WIDTH
+
+    def __init__(self, w: Any) -> None:
+        signs = by_taps(w)
+        n, taps, c = signs.shape
+        super().__init__((n, taps * c), 1)
+        self.runs, self.steps = cut_depth(words_of(c), BLOCK) if taps == 1 else (1, taps * words_of(c))
+        self.values, self.start = signs.reshape(n, -1).astype(np.int8), np.full((1, n), taps * c, np.int32)
+        if not self.compiled:
+            check_signs(signs)
+            return
+        words = np.zeros((n, self.runs * self.steps), np.uint64)
+        tap = np.arange(n * taps) // taps * words.shape[1] + np.arange(n * taps) % taps * words_of(c)
+        pack_signs(signs.reshape(n * taps, c), tap, words.reshape(-1))
+        self.panels = empty_words(-(-n // WIDTH) * WIDTH * words.shape[1])
+        self.panels[...] = panels(words[None], WIDTH).reshape(-1)
+
+    def pack(self, x: Any) -> Rows:
+        """Signs (M, K), one bit each."""
+        x = self._matrix(x)
+        if not self.compiled:
+            check_signs(x)
+            return Rows(x.shape, x.astype(np.int8))
+        m, depth = len(x), self.runs * self.steps
+        places = np.arange(m) * depth
+        words = empty_words(m * depth)
+        if depth > words_of(x.shape[1]):
+            words[...] = 0
+        pack_signs(x, places, words)
+        return Rows(x.shape, words, places, np.arange(self.runs) * self.steps, self.steps)
+
+    def kernel(self, packed: Rows, start: Array) -> Callable[[int, int, int, int, Array], None]:
+        multiply = _multiply_tile if packed.shape[0] >= ROWS // 2 else _multiply_row
+        block = max(1, BLOCK // packed.steps)
+
+        def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
+            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.runs, packed.steps, block,
+                     self.panels, start.reshape(-1), len(start), self.shape[0], y)
+
+        return compiled

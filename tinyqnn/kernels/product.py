@@ -1,0 +1,165 @@
+"""What all integer products share: weights packed once into panels, rows found through a table, blocks and threads.
+
+    y[m, n] = Σ_k x[m, k] · w[n, k]
+
+A *panel* is WIDTH neighbouring columns n: two vectors, one number of each column in a lane. It holds, for k after k, the
+numbers that one step of the micro-kernel wants side by side. A row of x is addressed, not copied: `places[m]` says where
+it begins, and `runs` which stretches of `steps` numbers belong to it. A matrix has one run after another; the pixel of an
+image has one for each row of the filter, so the convolution in `intconv.py` is the same product.
+
+The sums start from a small table, `start`: what the product of the packed numbers needs to become that of the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyqnn.kernels import reference, use_reference
+from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.simd import REGISTERS, WORDS
+
+__all__ = ["COLS", "ROWS", "IntegerGemm", "Rows", "fill"]
+
+Array = np.ndarray
+
+ROWS = 8 if REGISTERS == 32 else 4
+COLS = 2  # ROWS × COLS accumulators and a few registers for what they are made of
+LARGEST = 2**31 - 1  # of int32
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Packed activations: (M, K) numbers in planes, of which row m has runs t at `places[m] + runs[t]`, `steps` long.
+
+    `start` is None, or a table (S, N) of its own from which the sums of row m start, at m mod S (a border's pixels).
+    """
+
+    shape: tuple[int, int]
+    data: Array
+    places: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    runs: Array = field(default_factory=lambda: np.zeros(1, np.int64))
+    steps: int = 0
+    plane_size: int = 0
+    start: Array | None = None
+
+
+@jit
+def fill(y, i0, i1, j0, j1, cols, start, start_rows):
+    """`y[i, j] = start[i mod S, j]` for a block of y."""
+    for i in range(i0, i1):
+        s = i % start_rows * cols
+        for j in range(j0, j1):
+            y[i * cols + j] = start[s + j]
+
+
+class IntegerGemm:
+    """A product with fixed weights: `g(x)`, or `p = g.pack(x)` once and `g.multiply(p)`."""
+
+    shape: tuple[int, int]  # (N, K)
+    width: int  # columns of a panel
+    start: Array  # (1, N) int32
+    values: Array  # (N, K) the weights' numbers, for the twin
+
+    def __init__(self, shape: tuple[int, int], largest: int) -> None:
+        """`largest` is the largest absolute product of two numbers."""
+        k = shape[1]
+        if k * largest > LARGEST:
+            raise ValueError(
+                f"a sum of K = {k} products of up to {largest} may not fit int32; the largest K is {LARGEST // largest}; "
+                "cut K in parts and add the results in int64"
+            )
+        self.shape = shape
+        self.compiled = not use_reference()
+
+    def pack(self, x: Any) -> Rows:
+        """Pack activations (M, K)."""
+        raise NotImplementedError
+
+    def multiply(self, packed: Rows, out: Array | None = None) -> Array:
+        """The product with packed activations: (M, N) int32. `out` is int32, contiguous, (M, N)."""
+        if packed.shape[1] != self.shape[1]:
+            raise ValueError(f"expected packed rows of K = {self.shape[1]} numbers, got {packed.shape}")
+        m, n = packed.shape[0], self.shape[0]
+        y = np.empty((m, n), np.int32) if out is None else out
+        if y.shape != (m, n) or y.dtype != np.int32 or not y.flags.c_contiguous:
+            raise ValueError(f"expected out to be int32, contiguous, {(m, n)}, got {y.dtype}, {y.shape}")
+        if not self.compiled:
+            y[...] = reference.integer_matmul(packed.data, self.values)
+            return y
+        if m == 0:
+            return y
+        start = self.start if packed.start is None else packed.start
+        kernel, flat = self.kernel(packed, start), y.reshape(-1)
+        blocks = cut(m, n, self.width)
+
+        def body(first: int, last: int) -> None:
+            for i0, i1, j0, j1 in blocks[first:last]:
+                kernel(i0, i1, j0, j1, flat)
+
+        run(body, len(blocks), 1)
+        return y
+
+    def kernel(self, packed: Rows, start: Array) -> Callable[[int, int, int, int, Array], None]:
+        """The compiled loop for rows i0 … i1 and columns j0 … j1 of y."""
+        raise NotImplementedError
+
+    def __call__(self, x: Any) -> Array:
+        return self.multiply(self.pack(x))
+
+    def _matrix(self, x: Any) -> Array:
+        """`x` as an array (M, K)."""
+        x = np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.shape[1]:
+            raise ValueError(f"expected activations (M, {self.shape[1]}), got {x.shape}")
+        return x
+
+
+def by_taps(w: Any) -> Array:
+    """Weights (N, K) or (N, taps, C) as (N, taps, C)."""
+    w = np.asarray(w)
+    if w.ndim not in (2, 3) or w.size == 0:
+        raise ValueError(f"expected weights (N, K), or (N, taps, C), of at least one number, got {w.shape}")
+    return w.reshape(len(w), -1, w.shape[-1])
+
+
+def cut(m: int, n: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Blocks of y for the threads to take: rows i0 … i1, columns j0 … j1, the columns in whole panels.
+
+    >>> cut(5, 40, 16)[0]
+    (0, 5, 0, 40)
+    """
+    threads = get_num_threads()
+    rows, columns = m, n
+    if threads > 1:
+        if m >= 8 * ROWS * threads:
+            rows = min(256, -(-m // (4 * threads * ROWS)) * ROWS)
+        elif n > width:
+            columns = max(1, -(-n // (4 * threads * width))) * width
+    else:
+        rows = 256
+    return [(i, min(i + rows, m), j, min(j + columns, n)) for i in range(0, m, rows) for j in range(0, n, columns)]
+
+
+def cut_depth(depth: int, most: int) -> tuple[int, int]:
+    """`depth` numbers as runs of at most `most`: how many, and how long each is.
+
+    >>> cut_depth(130, 64)
+    (3, 44)
+    """
+    runs = -(-depth // most)
+    return runs, -(-depth // runs)
+
+
+def panels(numbers: Array, width: int) -> Array:
+    """(planes, N, depth) -> (panel, plane, depth, lane), with zeros in the lanes behind column N."""
+    planes, n, depth = numbers.shape
+    padded = np.zeros((planes, -(-n // width) * width, depth), numbers.dtype)
+    padded[:, :n] = numbers
+    return padded.reshape(planes, -1, width, depth).transpose(1, 0, 3, 2)
+
+
+WIDTH = COLS * WORDS  # columns in a panel of 64-bit words
