@@ -58,7 +58,7 @@ def test_the_number_of_threads_does_not_change_a_bit(rng):
 def test_the_product_is_written_into_out(rng, rows):
     a, b = operand(rng, rows, 64, "contiguous"), operand(rng, 64, 100, "contiguous")
     out = np.full((rows, 100), np.nan, np.float32)
-    assert gemm.matmul(a, b, out) is out
+    assert gemm.matmul(a, b, out=out) is out
     assert_product(out, a, b)
 
 
@@ -89,3 +89,14 @@ def test_numbers_that_are_not_finite_stay_in_their_row_and_column(rng):
     assert np.isinf(y[3, :69]).all()
     assert np.isnan(y[:, 69]).all()
     assert np.isfinite(np.delete(y[:, :69], 3, axis=0)).all()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided"])
+@pytest.mark.parametrize(("rows", "cols"), [(3, 5), (70, 80), (70, 83), (700, 90)])
+def test_the_bias_is_added_to_every_row_once(rng, rows, cols, layout):
+    a, b = operand(rng, rows, 600, "contiguous"), operand(rng, 600, cols, layout)
+    bias = rng.normal(size=2 * cols).astype(np.float32)[::2]
+    y = gemm.matmul(a, b, bias)
+    np.testing.assert_allclose(y, a.astype(np.float64) @ b + bias, rtol=1e-4, atol=1e-4)
+    empty = gemm.matmul(np.zeros((4, 0), np.float32), gemm.pack(np.zeros((0, cols), np.float32)), bias)
+    np.testing.assert_array_equal(empty, np.tile(bias, (4, 1)))

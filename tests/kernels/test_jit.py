@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinyqnn
-from tinyqnn.kernels import jit, use_reference
+from tinyqnn.kernels import jit, use_reference, using
 
 
 def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
@@ -187,7 +187,24 @@ def test_a_thread_count_that_is_none_is_refused(value):
         jit.set_num_threads(0)
 
 
-def test_an_unknown_choice_of_kernels_is_refused(monkeypatch):
-    monkeypatch.setenv("TINYQNN_KERNELS", "fast")
-    with pytest.raises(ValueError, match="'compiled' or 'reference'"):
-        use_reference()
+def test_an_unknown_choice_of_kernels_is_refused():
+    code = """
+        from tinyqnn import kernels
+        try:
+            kernels.use_reference()
+        except ValueError as error:
+            print(error)
+    """
+    assert "'fast', expected 'compiled' or 'reference'" in python(code, TINYQNN_KERNELS="fast")
+    with pytest.raises(ValueError, match="'compiled' or 'reference'"), using("fast"):
+        pass
+
+
+def test_kernels_are_switched_for_a_while_even_by_a_block_that_fails():
+    before = use_reference()
+    with using("reference"):
+        assert use_reference()
+        with pytest.raises(ZeroDivisionError), using("compiled"):
+            raise ZeroDivisionError
+        assert use_reference()
+    assert use_reference() == before

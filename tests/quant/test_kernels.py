@@ -7,7 +7,7 @@ import pytest
 from quant_tensors import MAIN
 
 import tinyqnn as tq
-from tinyqnn.kernels import jit
+from tinyqnn.kernels import jit, using
 
 FAST = [q for q in MAIN if type(q).fast is not tq.quant.Quantizer.fast]
 
@@ -24,16 +24,16 @@ def layouts(rng):
 
 
 @pytest.mark.parametrize("q", FAST, ids=repr)
-def test_kernels_and_pages_agree_bit_for_bit(q, rng, monkeypatch):
+def test_kernels_and_pages_agree_bit_for_bit(q, rng):
     for name, x in layouts(rng):
         grad = rng.standard_normal(x.shape).astype(np.float32)
         results = []
         for kernels in ("reference", "compiled"):
-            monkeypatch.setenv("TINYQNN_KERNELS", kernels)
-            leaf = tq.Tensor(x, requires_grad=True)
-            y = q(leaf)
-            y.backward(grad)
-            results.append((q.fit(x), y.data, leaf.grad))
+            with using(kernels):
+                leaf = tq.Tensor(x, requires_grad=True)
+                y = q(leaf)
+                y.backward(grad)
+                results.append((q.fit(x), y.data, leaf.grad))
         (slow_params, slow, slow_grad), (fast_params, fast, fast_grad) = results
         assert all(np.array_equal(slow_params[key], fast_params[key]) for key in slow_params), name
         assert np.ascontiguousarray(slow).tobytes() == np.ascontiguousarray(fast).tobytes(), name

@@ -34,9 +34,7 @@ class Linear(Function):
     def forward(ctx: Node, x: Array, weight: Array, bias: Array | None) -> Array:
         rows = x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
         ctx.save(rows, weight, x.shape)
-        y = kernels.gemm.matmul(rows, weight.T)
-        if bias is not None:
-            y += bias
+        y = kernels.gemm.matmul(rows, weight.T, bias)
         return y.reshape(*x.shape[:-1], len(weight))
 
     @staticmethod

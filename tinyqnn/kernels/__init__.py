@@ -5,15 +5,19 @@ more): a submodule is loaded when it is first used.
 
     TINYQNN_KERNELS=reference    every kernel is its NumPy twin: slow, and easy to step through in a debugger
     TINYQNN_THREADS=1            how many threads the compiled kernels use (default: the cores this process may use)
+
+Both are read once, when they are first asked for; within a program, `with kernels.using("reference"):` switches.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
-__all__ = ["use_reference"]
+__all__ = ["use_reference", "using"]
 
 _SUBMODULES = frozenset(
     {
@@ -34,19 +38,38 @@ _SUBMODULES = frozenset(
 )
 
 
+_choice: str | None = None  # None: the environment has not been asked yet
+
+
 def use_reference() -> bool:
     """Whether the plain NumPy twins do the work: `TINYQNN_KERNELS=reference`, or Numba's own `NUMBA_DISABLE_JIT=1`.
 
-    >>> import os
-    >>> before, os.environ["TINYQNN_KERNELS"] = os.environ.get("TINYQNN_KERNELS"), "reference"
-    >>> use_reference()
+    >>> with using("reference"):
+    ...     use_reference()
     True
-    >>> _ = os.environ.pop("TINYQNN_KERNELS") if before is None else os.environ.update(TINYQNN_KERNELS=before)
     """
-    choice = os.environ.get("TINYQNN_KERNELS", "compiled")
+    if _choice is None:
+        _choose(os.environ.get("TINYQNN_KERNELS", "compiled"))
+    return _choice == "reference"
+
+
+@contextmanager
+def using(choice: str) -> Iterator[None]:
+    """Inside, "reference" kernels do the work, or "compiled" ones; afterwards whichever did before."""
+    global _choice
+    before = _choice
+    _choose(choice)
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def _choose(choice: str) -> None:
+    global _choice
     if choice not in ("compiled", "reference"):
         raise ValueError(f"TINYQNN_KERNELS is {choice!r}, expected 'compiled' or 'reference'; set one, or unset it")
-    return choice == "reference" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    _choice = "reference" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else choice
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -239,7 +239,7 @@ def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pix
                 while o < c_out:
                     width = panel_width(c_out - o)
                     j = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
-                    product(a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j,
+                    product(a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, width,
                             bias, g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o,
                             min(width, c_out - o))
                     o += width
@@ -503,7 +503,7 @@ def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, s
                                          flat, places, q)
                         else:
                             product(a, entries, np.int64(0), depth, row_starts, t0, t1, a0, wo, step, space_gy, j,
-                                    flat, q, np.int64(1), flat, places, q, width)
+                                    width, flat, q, np.int64(1), flat, places, q, width)
                         o += width
 
 

@@ -1,10 +1,13 @@
 """A matrix product is many small ones: tiles of the result that stay in registers while a column times a row is added.
 
-`c[i, j] = Σ_k a[i, k] · b[k, j]`. The second factor is packed once into panels two vectors wide, so that the row of a
-panel is one pair of aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
+`c[i, j] = Σ_k a[i, k] · b[k, j]`. The second factor is packed once into panels up to four vectors wide, so that the row
+of a panel is a few aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
 walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by.
 
-    matmul(a, b)                    packs b and multiplies, or asks BLAS, whichever was faster here
+A product of matrices that fit a core's cache is one call of `_multiply_small` instead: one thread, one block, and b is
+read where it is if its rows lie in memory as rows of whole vectors.
+
+    matmul(a, b, bias)              a @ b + bias: packs b and multiplies, or asks BLAS, whichever was faster here
     p = pack(b);  matmul(a, p)      b packed once for many products, as an LSTM's weights are for all time steps
 
 The reading copy is one line of NumPy in `reference.py`; it also does the work in float64.
@@ -37,17 +40,19 @@ __all__ = ["Packed", "matmul", "pack", "panel_width", "product"]
 
 DEPTH = 320  # numbers of k walked at a time: with ROW_BLOCK rows of a 0.3 MB, a part of the L2 cache
 ROW_BLOCK = 240
-SMALL = 1_000_000  # multiplications below which a second thread does not pay
+SMALL = 4_000_000  # multiplications below which a second thread does not pay
+SMALL_DEPTH = 512  # and the numbers of k that go well in one block
 TINY = 200_000  # multiplications below which packing does not pay; BLAS does those on one thread
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 
 
 def _make_product(rows: int, cols: int) -> Any:
     """The loop below for tiles of `rows` × `cols` vectors, as many as there are registers, less a few for a and b."""
-    width = cols * LANES
 
     @jit
-    def product(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes):
+    def product(
+        a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
+    ):
         for p in range(first, last, rows):
             row, y_row = offsets(places, p, last - 1, rows), offsets(targets, p, last - 1, rows)
             if add:
@@ -60,7 +65,7 @@ def _make_product(rows: int, cols: int) -> Any:
                 for _ in range(steps):
                     acc = outer(acc, a, row, i, b, j)
                     i += step
-                    j += width
+                    j += pitch
             store_tile(acc, y, y_row, q, lanes)
 
     return product
@@ -103,24 +108,26 @@ def panel_width(lanes):
 
 
 @jit
-def product(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, bias, o, add, y, targets, q, lanes):
+def product(
+    a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
+):
     """A strip of a product: places first … last times one panel of b.
 
     For every place p, with Σ over the runs t = run0 … run1 and k = 0 … steps,
 
         y[targets[p] + q + lane] = start + Σ_t Σ_k a[places[p] + base + runs[t] + k·step] · b[j + lane]
 
-    where j begins at j0 and moves on by one row of the panel each step, and start is what `y` held (`add`), else
+    where j begins at j0 and moves on by `pitch`, a row of b, each step, and start is what `y` held (`add`), else
     `bias[o + lane]`. Of the panel's lanes the first `lanes` are written.
     """
     if WIDEST == 4 and lanes > 3 * LANES:
-        _product4(a, places, first, last, runs, run0, run1, base, steps, step, b, j0,
+        _product4(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch,
                   bias, o, add, y, targets, q, lanes)
     elif lanes > LANES:
-        _product2(a, places, first, last, runs, run0, run1, base, steps, step, b, j0,
+        _product2(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch,
                   bias, o, add, y, targets, q, lanes)
     else:
-        _product1(a, places, first, last, runs, run0, run1, base, steps, step, b, j0,
+        _product1(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch,
                   bias, o, add, y, targets, q, lanes)
 
 
@@ -159,10 +166,10 @@ def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
 
 
 @jit
-def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols, packed, y, row_block, block):
+def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols, packed, bias, y, row_block, block):
     """Items first … last of y, blocks of `row_block` rows × `block` columns, with `step` numbers of k at a time."""
     n_blocks = (cols + block - 1) // block
-    none, start, zeros = np.int64(0), np.zeros(1, np.int64), np.zeros(WIDEST * LANES, np.float32)
+    none, start = np.int64(0), np.zeros(1, np.int64)
     places, targets = np.empty(row_block, np.int64), np.empty(row_block, np.int64)
     for item in range(first, last):
         i0, o0 = item // n_blocks * row_block, item % n_blocks * block
@@ -184,8 +191,29 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
             while o < o1:
                 width = panel_width(cols - o)
                 product(source, places, none, count, start, none, none + 1, base, steps, walk,
-                        packed, o * depth + k0 * width, zeros, none, k0, y, targets, o, min(width, cols - o))
+                        packed, o * depth + k0 * width, width, bias, o, k0, y, targets, o, min(width, cols - o))
                 o += width
+
+
+@jit
+def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, y):
+    """The whole of y = a @ b + bias, b packed first if it was given room for it."""
+    none, start = np.int64(0), np.zeros(1, np.int64)
+    places, targets = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    for i in range(rows):
+        places[i], targets[i] = i * stride_i, i * cols
+    if len(packed):
+        _pack(none, (cols + WIDEST * LANES - 1) // (WIDEST * LANES), b, stride_b, stride_n, depth, cols, packed)
+    o = none
+    while o < cols:
+        width = panel_width(cols - o)
+        if len(packed):
+            product(a, places, none, rows, start, none, none + 1, none, depth, stride_k,
+                    packed, o * depth, width, bias, o, none, y, targets, o, min(width, cols - o))
+        else:
+            product(a, places, none, rows, start, none, none + 1, none, depth, stride_k,
+                    b, o, stride_b, bias, o, none, y, targets, o, width)
+        o += width
 
 
 def _flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -216,26 +244,39 @@ def pack(b: np.ndarray) -> Packed:
     return Packed((depth, cols), packed)
 
 
-def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None) -> np.ndarray:
-    """`a @ b` for (M, K) and (K, N), transposed or not: (M, N). `out` must be contiguous.
+def matmul(
+    a: np.ndarray, b: np.ndarray | Packed, bias: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`a @ b + bias` for (M, K), (K, N) and (N,), the matrices transposed or not: (M, N). `out` must be contiguous.
 
     >>> matmul(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32)).tolist()
     [[3.0, 3.0], [3.0, 3.0]]
     """
-    if isinstance(b, np.ndarray):
-        if use_reference() or not a.dtype == b.dtype == np.float32 or a.size * b.shape[-1] < TINY:
-            return reference.matmul(a, b, out)
-        b = pack(b)
     (rows, depth), cols = a.shape, b.shape[1]
+    if isinstance(b, np.ndarray) and (
+        rows * depth * cols < TINY or not a.dtype == b.dtype == np.float32 or use_reference()
+    ):
+        return reference.matmul(a, b, bias, out)
     if depth != b.shape[0]:
         raise ValueError(f"expected a (M, K) and b (K, N) with the same K, got {a.shape} and {b.shape}")
-    flat, stride_i, stride_k = _flat(a)
-    y = aligned(rows * cols).reshape(rows, cols) if out is None else out
+    y = np.empty((rows, cols), np.float32) if out is None else out
     if y.shape != (rows, cols) or y.dtype != np.float32 or not y.flags.c_contiguous:
         raise ValueError(f"expected out: a contiguous float32 {(rows, cols)}, got {y.dtype} {y.shape}; leave it out")
+    bias = np.zeros(cols, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
     if rows * depth * cols == 0:
-        y[...] = 0.0
+        y[...] = bias
         return y
+    flat, stride_i, stride_k = _flat(a)
+    result = y.reshape(-1)
+    if isinstance(b, np.ndarray):
+        if rows * depth * cols < SMALL and depth <= SMALL_DEPTH:
+            numbers, stride_b, stride_n = _flat(b)
+            packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
+            _multiply_small(
+                flat, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, result
+            )
+            return y
+        b = pack(b)
     step = -(-depth // -(-depth // DEPTH))
     row_block, block = ROW_BLOCK, cols
     if rows < 2 * ROW_BLOCK * get_num_threads():  # too few blocks of rows to share out: cut the columns too
@@ -243,11 +284,11 @@ def matmul(a: np.ndarray, b: np.ndarray | Packed, out: np.ndarray | None = None)
     if rows * depth * cols < SMALL:
         row_block, block = rows, cols
     items = -(-rows // row_block) * -(-cols // block)
-    result = y.reshape(-1)
+    panels = b.data
 
     def body(first: int, last: int) -> None:
         space = scratch(0 if stride_k == 1 else _round_up(row_block) * step)
-        _multiply(first, last, space, flat, stride_i, stride_k, rows, depth, step, cols, b.data, result,
+        _multiply(first, last, space, flat, stride_i, stride_k, rows, depth, step, cols, panels, bias, result,
                   row_block, block)
 
     run(body, items, 1)
