@@ -132,6 +132,8 @@ def run(
 
     model = models.create(config.model, **_sizes(source), rng=rng)
     parameters = sum(parameter.size for parameter in model.parameters())
+    examples = [_batch(train, config.batch_size, number) for number in range(CALIBRATION_BATCHES)]
+    _quantized(config, model, examples[:1])  # a scheme or a layer that does not fit is better known before the training
     folder = _made(folder, config)
     floating = _train(config, model, train, test, config.epochs, config.lr, folder / "float.npz", "float")
     if floating.interrupted:
@@ -143,7 +145,6 @@ def run(
     )
 
     random.manual_seed(config.seed + 1)
-    examples = [_batch(train, config.batch_size, number) for number in range(CALIBRATION_BATCHES)]
     qmodel = _quantized(config, model, examples)
     scores["not retrained"] = _evaluated(config, qmodel, test)
     report(
@@ -364,8 +365,9 @@ def configure(dataset: str, **wishes: Any) -> Config:
     if isinstance(recipe.get("keep"), str):
         recipe["keep"] = tuple(name for name in recipe["keep"].split(",") if name not in ("", "none"))
     if dataset not in RECIPES:
-        data.load(dataset)  # says what there is, if there is no such set
-        raise ValueError(f"there is no recipe for {dataset} yet; there are {', '.join(RECIPES)}")
+        if dataset in data.NAMES:
+            raise ValueError(f"there is no recipe for {dataset} yet; there are {', '.join(RECIPES)}")
+        data.load(dataset)  # says what there is, and what was probably meant
     return Config(dataset=dataset, **recipe)
 
 
