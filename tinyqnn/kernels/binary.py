@@ -83,7 +83,9 @@ class BinaryGemm(IntegerGemm):
         n, taps, c = signs.shape
         super().__init__((n, taps * c), 1)
         self.runs, self.steps = cut_depth(words_of(c), BLOCK) if taps == 1 else (1, taps * words_of(c))
-        self.values, self.start = signs.reshape(n, -1).astype(np.int8), np.full((1, n), taps * c, np.int32)
+        self.values = signs.reshape(n, -1).astype(np.int8)
+        self.tap_sums = signs.sum(-1, dtype=np.int64).T  # (taps, N)
+        self.start = self.start_table(None)
         if not self.compiled:
             check_signs(signs)
             return
@@ -107,9 +109,14 @@ class BinaryGemm(IntegerGemm):
         pack_signs(x, places, words)
         return Rows(x.shape, words, places, np.arange(self.runs) * self.steps, self.steps)
 
-    def kernel(self, packed: Rows, start: Array) -> Callable[[int, int, int, int, Array], None]:
+    def start_table(self, missing: Array | None) -> Array:
+        """K; where a border hides a tap its bits are 0, which say +1: less the tap's weights."""
+        table = np.full((1, len(missing) if missing is not None else 1, self.shape[0]), self.shape[1], np.int64)
+        return (table if missing is None else table - missing.astype(np.int64) @ self.tap_sums).astype(np.int32)
+
+    def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
         multiply = _multiply_tile if packed.shape[0] >= ROWS // 2 else _multiply_row
-        block = max(1, BLOCK // packed.steps)
+        block, start = max(1, BLOCK // packed.steps), (self.start if packed.start is None else packed.start)[0]
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
             multiply(i0, i1, j0, j1, packed.data, packed.places, packed.runs, packed.steps, block,

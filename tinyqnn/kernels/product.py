@@ -35,7 +35,7 @@ LARGEST = 2**31 - 1  # of int32
 class Rows:
     """Packed activations: (M, K) numbers in planes, of which row m has runs t at `places[m] + runs[t]`, `steps` long.
 
-    `start` is None, or a table (S, N) of its own from which the sums of row m start, at m mod S (a border's pixels).
+    `start` is None, or a table (parts, S, N) of its own from which the sums of row m start, at m mod S (a border's pixels).
     """
 
     shape: tuple[int, int]
@@ -61,7 +61,7 @@ class IntegerGemm:
 
     shape: tuple[int, int]  # (N, K)
     width: int  # columns of a panel
-    start: Array  # (1, N) int32
+    start: Array  # (parts, 1, N) int32: `start_table(None)`
     values: Array  # (N, K) the weights' numbers, for the twin
 
     def __init__(self, shape: tuple[int, int], largest: int) -> None:
@@ -81,30 +81,40 @@ class IntegerGemm:
 
     def multiply(self, packed: Rows, out: Array | None = None) -> Array:
         """The product with packed activations: (M, N) int32. `out` is int32, contiguous, (M, N)."""
+        y = np.empty((packed.shape[0], self.shape[0]), np.int32) if out is None else out
+        self.multiply_part(packed, 0, y)
+        return y
+
+    def multiply_part(self, packed: Rows, part: int, y: Array) -> None:
+        """Write one product to `y`; there are several where a factor is a list of planes with scales of their own."""
         if packed.shape[1] != self.shape[1]:
             raise ValueError(f"expected packed rows of K = {self.shape[1]} numbers, got {packed.shape}")
         m, n = packed.shape[0], self.shape[0]
-        y = np.empty((m, n), np.int32) if out is None else out
         if y.shape != (m, n) or y.dtype != np.int32 or not y.flags.c_contiguous:
             raise ValueError(f"expected out to be int32, contiguous, {(m, n)}, got {y.dtype}, {y.shape}")
         if not self.compiled:
-            y[...] = reference.integer_matmul(packed.data, self.values)
-            return y
+            y[...] = reference.integer_matmul(*self.twin(packed, part))
+            return
         if m == 0:
-            return y
-        start = self.start if packed.start is None else packed.start
-        kernel, flat = self.kernel(packed, start), y.reshape(-1)
-        blocks = cut(m, n, self.width)
+            return
+        kernel, flat, blocks = self.kernel(packed, part), y.reshape(-1), cut(m, n, self.width)
 
         def body(first: int, last: int) -> None:
             for i0, i1, j0, j1 in blocks[first:last]:
                 kernel(i0, i1, j0, j1, flat)
 
         run(body, len(blocks), 1)
-        return y
 
-    def kernel(self, packed: Rows, start: Array) -> Callable[[int, int, int, int, Array], None]:
+    def twin(self, packed: Rows, part: int) -> tuple[Array, Array]:
+        """Two matrices (M, K) and (N, K) of plain numbers for the reference."""
+        return packed.data, self.values
+
+    def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
         """The compiled loop for rows i0 … i1 and columns j0 … j1 of y."""
+        raise NotImplementedError
+
+    def start_table(self, missing: Array | None) -> Array:
+        """What the sums start from: (parts, S, N) int32. `missing` (S, taps) marks the taps that a border hides."""
         raise NotImplementedError
 
     def __call__(self, x: Any) -> Array:

@@ -1,0 +1,306 @@
+"""A product of b-bit numbers is a few products of bits: plane by plane, and, popcount, and a shift.
+
+    w = Σ_i p_i · W_i + c        W_i a plane of 0 and 1,  p_i its weight,  c a constant
+    x = Σ_j q_j · X_j + d
+
+    Σ_k w_k · x_k = Σ_ij p_i · q_j · popcount(W_i and X_j)  +  d · Σ_k w'_k  +  c · Σ_k x'_k  +  K · c · d
+
+with w' = w − c, x' = x − d. The first term costs one product of bits for each pair of planes: 2-bit weights and 2-bit
+activations cost four. The other terms depend on one index alone. The pairs are taken from the largest weight to the
+smallest, so that a shift of the sums between two pairs does for all of p_i · q_j (Horner's rule).
+
+What the schemes' codes are as planes ("kind"), low bit first; the results count in the units of the last column:
+
+    kind        schemes             codes                   planes p_i             c    a code's value here
+    binary      Binary              −1, +1                  −2 (is it −1?)         1    the code
+    ternary     Ternary             −1, 0, +1               1, −2                  0    the code
+    signed      FixedQ              −2^(b−1) … 2^(b−1)−1    1, 2, …, −2^(b−1)      0    the code
+    unsigned    after ReLU, PACT    0 … 2^b − 1             1, 2, …, 2^(b−1)       0    the code
+    midrise     ClipQ, Quaternary   −2^(b−1) … 2^(b−1)−1    2, 4, …, −2^b          1    2·code + 1, twice code + ½
+    zoom        ZoomQ               0 … 2^b − 1             2, 4, …, 2^b           1    2·code + 1, twice code + ½
+    residual    ResQ                b signs, first highest  −2 each                1    b results, one for each sign
+
+A mid-rise number is a sum of binary planes too: 2·code + 1 = Σ_i ±2^i, and so is ResQ's Σ_i ±α_i, but with scales that are
+no powers of two: its result has the sign as first index, `y[i] = Σ_k x_k · s_ik`, for the caller to weigh with α_i.
+ZoomQ's value is α/2 · (2·code + 1) + min: for the minimum the caller needs Σ_k of the other factor, `weight_sums` and
+`row_sums(x)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyqnn.kernels.jit import jit
+from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
+from tinyqnn.kernels.product import COLS, ROWS, WIDTH, IntegerGemm, Rows, by_taps, cut_depth, fill, panels
+from tinyqnn.kernels.simd import apply, multiples, offsets, outer_with, popcount, put_tile, zeros
+
+__all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
+
+Array = np.ndarray
+
+BLOCK = 64  # words of k at a time, over all planes
+KINDS = ("binary", "ternary", "signed", "unsigned", "midrise", "zoom", "residual")
+
+
+class Alphabet(NamedTuple):
+    """What codes mean: the bits of the byte that are planes, the weight of each, the constant, and which codes there are."""
+
+    kind: str
+    bits: int
+    planes: tuple[int, ...]
+    weights: tuple[int, ...]
+    constant: int
+    low: int
+    high: int
+
+    @classmethod
+    def of(cls, kind: str, bits: int) -> Alphabet:
+        """The alphabet of a kind of codes and a width.
+
+        >>> Alphabet.of("midrise", 2).weights, Alphabet.of("midrise", 2).constant
+        ((2, -4), 1)
+        """
+        widths = {"binary": range(1, 2), "ternary": range(2, 3), "residual": range(1, 9)}.get(kind, range(1, 9))
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind of codes {kind!r}; there are {', '.join(KINDS)}")
+        if bits not in widths:
+            raise ValueError(f"{kind} codes have from {widths[0]} to {widths[-1]} bits, got {bits!r}")
+        planes, powers = tuple(range(bits)), [2**i for i in range(bits)]
+        half = 2 ** (bits - 1)
+        if kind == "binary":  # in two's complement −1 is …11 and +1 is …01
+            return cls(kind, 1, (1,), (-2,), 1, -1, 1)
+        if kind == "residual":  # a 1 is the sign +: +1 is 2·1 − 1
+            return cls(kind, bits, planes[::-1], (2,) * bits, -1, 0, 2 * half - 1)
+        factor, constant = (2, 1) if kind in ("midrise", "zoom") else (1, 0)
+        weights = [factor * power for power in powers]
+        if kind in ("unsigned", "zoom"):
+            return cls(kind, bits, planes, tuple(weights), constant, 0, 2 * half - 1)
+        weights[-1] *= -1
+        if kind == "ternary":
+            return cls(kind, bits, planes, tuple(weights), constant, -1, 1)
+        return cls(kind, bits, planes, tuple(weights), constant, -half, half - 1)
+
+    @property
+    def largest(self) -> int:
+        """The largest absolute value."""
+        if self.kind == "residual":
+            return 1
+        low, high = (2 * self.low + 1, 2 * self.high + 1) if self.kind in ("midrise", "zoom") else (self.low, self.high)
+        return max(-low, high)
+
+    def check(self, codes: Any, name: str) -> Array:
+        """Codes as bytes; ValueError for what is not in the alphabet."""
+        octets = as_bytes(codes, self.low, self.high, f"{self.kind} {name} of {self.bits} bits")
+        if self.kind == "binary" and octets.size and not octets.all():
+            raise ValueError(f"binary {name} are 1 and −1 alone, got a 0; take the signs first, with one of the two for 0")
+        return octets
+
+    def values(self, octets: Array) -> Array:
+        """The numbers that checked codes stand for: (…) -> (…) int32; ResQ's signs: (…) -> (b, …)."""
+        found = np.stack([octets >> plane & 1 for plane in self.planes]).astype(np.int32)
+        if self.kind == "residual":
+            return 2 * found - 1
+        return np.tensordot(np.array(self.weights, np.int32), found, 1) + np.int32(self.constant)
+
+
+@jit(forceinline=True)
+def count_both(acc, a, b):
+    return acc + popcount(a & b)
+
+
+@jit(forceinline=True)
+def shifted(acc, bits):
+    return acc << bits
+
+
+@jit(forceinline=True)
+def minus(acc, zero):
+    return zero - acc
+
+
+@jit
+def _row_sum(a, place, runs, steps, plane_size, x_planes, x_weights):
+    """Σ_k x'_k of one row: every plane's bits, counted and weighed."""
+    total = 0
+    for j in range(len(x_planes)):
+        count, base = 0, x_planes[j] * plane_size + place
+        for t in range(len(runs)):
+            for p in range(base + runs[t], base + runs[t] + steps):
+                count += popcount(a[p])
+        total += x_weights[j] * count
+    return total
+
+
+def _make_multiply(rows: int) -> Any:
+    """The loop below for tiles of `rows` rows and COLS vectors of columns."""
+
+    @jit
+    def multiply(i0, i1, j0, j1, a, places, runs, steps, plane_size, block, b, planes, pairs, start, start_rows,
+                 constant, x_planes, x_weights, cols, y):
+        depth = len(runs) * steps
+        fill(y, i0, i1, j0, j1, cols, start, start_rows)
+        if constant != 0:
+            for i in range(i0, i1):
+                term = constant * _row_sum(a, places[i], runs, steps, plane_size, x_planes, x_weights)
+                for j in range(j0, j1):
+                    y[i * cols + j] += term
+        for run0 in range(0, len(runs), block):
+            for j in range(j0, j1, WIDTH):
+                for i in range(i0, i1, rows):
+                    row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
+                    for pair in range(len(pairs)):
+                        w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
+                        if up != 0:
+                            acc = apply(shifted, acc, up)
+                        if flip != 0:
+                            acc = apply(minus, acc, 0)
+                        if w_plane < 0:
+                            continue  # behind the last pair: its own weight
+                        k = (j * planes + w_plane * WIDTH) * depth + run0 * steps * WIDTH
+                        for t in range(run0, min(run0 + block, len(runs))):
+                            p0 = x_plane * plane_size + runs[t]
+                            for p in range(p0, p0 + steps):
+                                acc = outer_with(count_both, acc, a, row, p, b, k)
+                                k += WIDTH
+                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
+
+    return multiply
+
+
+_multiply_tile, _multiply_row = _make_multiply(ROWS), _make_multiply(1)
+
+
+def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
+    """The pairs of planes from the largest weight to the smallest: rows (plane of w, plane of x, shift, change of sign).
+
+    `w` and `x` are lists of (plane, weight). Shift and change of sign come before the pair's product is added; the last
+    row, with plane −1, has those that come behind all.
+
+    >>> plan_pairs([(0, 1), (1, -2)], [(0, 1)]).tolist()
+    [[1, 0, 0, 0], [0, 0, 1, 1], [-1, -1, 0, 0]]
+    """
+    products = sorted(((p * q, i, j) for i, p in w for j, q in x), key=lambda entry: (-abs(entry[0]), entry[0]))
+    table, before = [], products[0][0]
+    for weight, i, j in [*products, (1, -1, -1)]:
+        ratio = before // weight
+        table.append((i, j, abs(ratio).bit_length() - 1, int(ratio < 0)))
+        before = weight
+    return np.array(table, np.int64)
+
+
+class BitSerialGemm(IntegerGemm):
+    """`x · wᵀ` for codes of any kinds and widths, in 1-bit planes: `codes` (N, K) packed once, `x` (M, K).
+
+    codes, bits, kind      the weights: one of the kinds in the table above, and their width
+    x_bits, x_kind         the same for the activations; without them, unsigned of as many bits
+    the result             (M, N) int32, exact, the product of the values in the table's last column; with a "residual"
+                           factor the b signs come first: (bits, M, N), and with two (bits, x_bits, M, N)
+
+    `codes` may be (N, taps, C), as a convolution wants it. The cost is one product of bits for each pair of planes:
+    from about five pairs on `Int8Gemm` is faster (`fastest.py` has the table).
+
+    >>> g = BitSerialGemm(np.array([[1, -1, 0]]), 2, "ternary", 3, "unsigned")
+    >>> g(np.array([[7, 2, 5]])).tolist()
+    [[5]]
+    >>> BitSerialGemm(np.array([[-2, 1]]), 2, "midrise")(np.array([[1, 3]])).tolist()  # −3 · 1 + 3 · 3
+    [[6]]
+    """
+
+    width = WIDTH
+
+    def __init__(
+        self, codes: Any, bits: int, kind: str = "signed", x_bits: int | None = None, x_kind: str = "unsigned"
+    ) -> None:
+        codes = by_taps(codes)
+        n, taps, c = codes.shape
+        self.alphabet, self.x_alphabet = Alphabet.of(kind, bits), Alphabet.of(x_kind, x_bits or bits)
+        super().__init__((n, taps * c), self.alphabet.largest * self.x_alphabet.largest)
+        octets = self.alphabet.check(codes, "weights")
+        self.values = self.alphabet.values(octets)  # (N, taps, C), (bits, N, taps, C) for ResQ
+        # Each part is a product of its own: (planes of w, planes of x) as lists of (plane, weight).
+        self.parts = [(w, x) for w in _parts(self.alphabet) for x in _parts(self.x_alphabet)]
+        self.lead = tuple(a.bits for a in (self.alphabet, self.x_alphabet) if a.kind == "residual")
+        stacked = self.values if self.alphabet.kind == "residual" else self.values[None]
+        x_parts = len(_parts(self.x_alphabet))
+        self.tap_sums = np.repeat(stacked.sum(-1, dtype=np.int64).transpose(0, 2, 1), x_parts, 0)  # (parts, taps, N)
+        self.start = self.start_table(None)
+        if not self.compiled:
+            return
+        planes = len(self.alphabet.planes)
+        most = max(8, BLOCK // planes)
+        self.runs, self.steps = cut_depth(words_of(c), most) if taps == 1 else (1, taps * words_of(c))
+        depth = self.runs * self.steps
+        words = np.zeros((planes, n, depth), np.uint64)
+        tap = np.arange(n * taps) // taps * depth + np.arange(n * taps) % taps * words_of(c)
+        pack_rows(octets.reshape(n * taps, c), self.alphabet.planes, tap, words.reshape(-1), n * depth)
+        self.panels = empty_words(planes * -(-n // WIDTH) * WIDTH * depth)
+        self.panels[...] = panels(words, WIDTH).reshape(-1)
+
+    @property
+    def weight_sums(self) -> Array:
+        """Σ_k of the weights' values: (N,), or (bits, N) for ResQ. What an offset of the activations is multiplied by."""
+        return self.values.sum((-1, -2), dtype=np.int64)
+
+    def row_sums(self, x: Any) -> Array:
+        """Σ_k of the activations' values: (M,), or (x_bits, M) for ResQ. What an offset of the weights is multiplied by."""
+        return self.x_alphabet.values(self.x_alphabet.check(self._matrix(x), "activations")).sum(-1, dtype=np.int64)
+
+    def start_table(self, missing: Array | None) -> Array:
+        """(parts, S, N) int32: K·c·d + d·Σ w', less what the taps that are `missing` (S, taps) at a border add to it."""
+        d = self.x_alphabet.constant
+        present = np.ones((1, self.tap_sums.shape[1]), np.int64) if missing is None else 1 - missing.astype(np.int64)
+        return (d * (present @ self.tap_sums)).astype(np.int32)
+
+    def pack(self, x: Any) -> Rows:
+        """Codes (M, K) in the planes of the activations' alphabet."""
+        x = self._matrix(x)
+        octets = self.x_alphabet.check(x, "activations")
+        if not self.compiled:
+            return Rows(x.shape, self.x_alphabet.values(octets))
+        m, depth, planes = len(x), self.runs * self.steps, len(self.x_alphabet.planes)
+        words, places = empty_words(planes * m * depth), np.arange(m) * depth
+        if depth > words_of(x.shape[1]):
+            words[...] = 0
+        pack_rows(octets, self.x_alphabet.planes, places, words, m * depth)
+        return Rows(x.shape, words, places, np.arange(self.runs) * self.steps, self.steps, m * depth)
+
+    def multiply(self, packed: Rows, out: Array | None = None) -> Array:
+        """The product with packed activations: (M, N) int32, or (bits, M, N) with ResQ."""
+        if not self.lead:
+            return super().multiply(packed, out)
+        y = np.empty((*self.lead, packed.shape[0], self.shape[0]), np.int32) if out is None else out
+        if y.shape != (*self.lead, packed.shape[0], self.shape[0]):
+            raise ValueError(f"expected out to be {(*self.lead, packed.shape[0], self.shape[0])}, got {y.shape}")
+        for part, matrix in enumerate(y.reshape(-1, *y.shape[-2:])):
+            self.multiply_part(packed, part, matrix)
+        return y
+
+    def twin(self, packed: Rows, part: int) -> tuple[Array, Array]:
+        """The two matrices of values of one part."""
+        w, x = self.values.reshape(-1, *self.shape), packed.data.reshape(-1, *packed.shape)
+        return x[part % len(x)], w[part // len(x)]
+
+    def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
+        multiply = _multiply_tile if packed.shape[0] >= ROWS // 2 else _multiply_row
+        planes, block = len(self.alphabet.planes), max(1, BLOCK // (len(self.alphabet.planes) * packed.steps))
+        w, x = self.parts[part]
+        pairs, constant = plan_pairs(w, x), self.alphabet.constant
+        x_planes, x_weights = (np.array(column, np.int64) for column in zip(*x))
+        start = (self.start if packed.start is None else packed.start)[part]
+
+        def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
+            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.runs, packed.steps, packed.plane_size, block,
+                     self.panels, planes, pairs, start.reshape(-1), len(start), constant, x_planes, x_weights,
+                     self.shape[0], y)
+
+        return compiled
+
+
+def _parts(alphabet: Alphabet) -> list[list[tuple[int, int]]]:
+    """(plane, weight) of the planes that are added up: all of them, or each of ResQ's alone."""
+    entries = list(enumerate(alphabet.weights))
+    return [[entry] for entry in entries] if alphabet.kind == "residual" else [entries]
