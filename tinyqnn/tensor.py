@@ -162,13 +162,15 @@ class Function:
         """Run the operation on `args`; Tensors among them go in as arrays and, where they require it, get gradients."""
         start = time.perf_counter() if _State.observers else 0.0
         arrays = [arg.data if isinstance(arg, Tensor) else arg for arg in args]
-        recording = _State.recording
-        needs = tuple([recording and isinstance(arg, Tensor) and arg.requires_grad for arg in args])
+        if _State.recording:
+            needs = tuple([isinstance(arg, Tensor) and arg.requires_grad for arg in args])
+        else:
+            needs = (False,) * len(args)
         node = Node(cls, needs)
         result = cls.forward(node, *arrays, **options)
 
         single = not isinstance(result, tuple)
-        outputs = tuple([Tensor(array) for array in ((result,) if single else result)])
+        outputs = (_wrap(result),) if single else tuple([_wrap(array) for array in result])
         if True in needs:
             node.edges = tuple([(arg._node or arg) if need else None for arg, need in zip(args, needs)])
             node.shapes = tuple([output.data.shape for output in outputs])
@@ -182,6 +184,18 @@ class Function:
             for observer in _State.observers:
                 observer.on_forward(cls, args, options, outputs, seconds)
         return outputs[0] if single else outputs
+
+
+def _wrap(array: Any) -> Tensor:
+    """`Tensor(array)`, at once where there is nothing to convert or to refuse."""
+    if type(array) is not np.ndarray or array.dtype.char not in _USUAL:
+        return Tensor(array)
+    tensor = Tensor.__new__(Tensor)
+    tensor.data, tensor.grad, tensor.requires_grad, tensor._node = array, None, False, None
+    return tensor
+
+
+_USUAL = "fd?bBhHiIlLqQ"
 
 
 def _run_backward(root: Node) -> None:

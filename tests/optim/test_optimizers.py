@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinyqnn import Tensor, nn
+from tinyqnn.kernels import using
 from tinyqnn.optim import SGD, Adam
 from tinyqnn.optim.optimizer import BLOCK, blocks
 
@@ -162,6 +163,22 @@ def test_memory_order_and_block_size_change_no_bit(kind, options, layout, rng):
         apart.step()
     assert whole.data is data
     assert np.array_equal(whole.data, np.concatenate([piece.data for piece in pieces], axis))
+
+
+@pytest.mark.parametrize(("kind", "options"), BOTH)
+@pytest.mark.parametrize("shape", [(), (7,), (90, 1001)])
+def test_compiled_updates_and_the_page_agree_bit_for_bit(kind, options, shape, rng):
+    start, moved = rng.normal(size=shape).astype(np.float32), []
+    gradients = rng.normal(size=(3, *shape)).astype(np.float32)
+    for choice in ("reference", "compiled"):
+        p = Tensor(start.copy(), requires_grad=True)
+        optimizer = kind([p], **options)
+        with using(choice):
+            for gradient in gradients:
+                p.grad = np.asarray(gradient)
+                optimizer.step()
+        moved.append([p.data.tobytes()] + [np.asarray(kept).tobytes() for kept in optimizer.state[p].values()])
+    assert moved[0] == moved[1]
 
 
 def test_blocks_cover_every_element_once(rng):

@@ -94,7 +94,7 @@ def our_step(case: Case) -> Callable[[], float]:
         if isinstance(logits, tuple):  # a language model returns its state as well
             logits = logits[0].reshape(-1, case.classes)
         loss = F.cross_entropy(logits, y)
-        model.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return float(loss)

@@ -29,6 +29,7 @@ _SUBMODULES = frozenset(
         "channels",
         "rows",
         "loops",
+        "updates",
         "pack",
         "binary",
         "bitserial",
@@ -55,7 +56,11 @@ def use_reference() -> bool:
 
 @contextmanager
 def using(choice: str) -> Iterator[None]:
-    """Inside, "reference" kernels do the work, or "compiled" ones; afterwards whichever did before."""
+    """Inside, "reference" kernels do the work, or "compiled" ones; afterwards whichever did before.
+
+    >>> with using("reference"), using("compiled"):
+    ...     pass
+    """
     global _choice
     before = _choice
     _choose(choice)

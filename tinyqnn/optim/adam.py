@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyqnn import kernels
 from tinyqnn.optim.optimizer import Group, Optimizer, Params, blocks
 from tinyqnn.tensor import Array
 
@@ -55,6 +56,11 @@ class Adam(Optimizer):
         state["step"] += 1
         rate = float(group["lr"]) / (1 - beta1 ** state["step"])
         correction = 1 / math.sqrt(1 - beta2 ** state["step"])
+        if kernels.updates.fast(param, grad, state["exp_avg"], state["exp_avg_sq"]):
+            kernels.updates.adam(
+                param, grad, state["exp_avg"], state["exp_avg_sq"], (beta1, beta2), decay, correction, eps, rate
+            )
+            return
         for p, g, m, v in blocks(param, grad, state["exp_avg"], state["exp_avg_sq"]):
             work = np.empty_like(p)
             if decay:

@@ -88,13 +88,11 @@ class Optimizer:
                         f"a parameter of shape {p.data.shape} has a gradient of shape {p.grad.shape}; "
                         "give it one of its own shape, or None"
                     )
-                if p not in self.state:
-                    self.state[p] = {}
                 grad = p.grad
                 if grad.strides != p.data.strides:  # elementwise formulas are fastest in one memory order
                     grad = np.empty_like(p.data)
                     grad[...] = p.grad
-                self.update(p.data, grad, self.state[p], group)
+                self.update(p.data, grad, self.state.setdefault(p, {}), group)
 
     def update(self, param: Array, grad: Array, state: dict[str, Any], group: Group) -> None:
         """Move one parameter; `state` is what is remembered of it, empty in its first step."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyqnn import kernels
 from tinyqnn.optim.optimizer import Group, Optimizer, Params, blocks
 from tinyqnn.tensor import Array
 
@@ -59,6 +60,10 @@ class SGD(Optimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"], fresh = np.zeros_like(param), 1.0
             remembered = [state["momentum_buffer"]]
+        if kernels.updates.fast(param, grad, *remembered):
+            m = remembered[0] if remembered else None
+            kernels.updates.sgd(param, grad, m, lr, momentum, fresh, decay, bool(group["nesterov"]))
+            return
         for p, g, *buffers in blocks(param, grad, *remembered):
             work = np.empty_like(p)
             if decay:
