@@ -1,6 +1,6 @@
 """What the small network of tutorial 1 decides over the plane, with float weights and with rounded ones.
 
-    python figures/tutorial_01_decisions.py       two seconds
+python figures/tutorial_01_decisions.py       two seconds
 """
 
 from __future__ import annotations
