@@ -6,7 +6,8 @@ among K, P = K − D agree, so
     Σ_k a_k · b_k = P − D = 2·P − K = K − 2·D
 
 One xor, one popcount and one addition on a register of 512 bits do the work of 512 multiplications and additions. Bits
-behind the K-th are 0 in both and never differ.
+behind the K-th are 0 in both and never differ. (A processor without a popcount of whole registers counts by carry-save
+addition instead, see `count.py`.)
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from tinyqnn.kernels.count import count_xor
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
-from tinyqnn.kernels.product import COLS, ROWS, WIDTH, IntegerGemm, Rows, by_taps, cut_depth, fill, panels
-from tinyqnn.kernels.simd import apply, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, fill, panels
+from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, multiples, offsets, outer_with, popcount, put_tile, zeros
 
 __all__ = ["BinaryGemm"]
 
@@ -39,28 +41,32 @@ def minus_twice(acc, zero):
 
 
 def _make_multiply(rows: int) -> Any:
-    """The loop below for tiles of `rows` rows and COLS vectors of columns."""
+    """The loop below for tiles of `rows` rows and two vectors of columns."""
 
     @jit
-    def multiply(i0, i1, j0, j1, a, places, runs, steps, block, b, start, start_rows, cols, y):
-        depth = len(runs) * steps
+    def multiply(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
+        depth = len(walk)
         fill(y, i0, i1, j0, j1, cols, start, start_rows)  # with K
-        for run0 in range(0, len(runs), block):
+        for k0 in range(0, depth, BLOCK):
+            k1 = min(k0 + BLOCK, depth)
             for j in range(j0, j1, WIDTH):
+                panel = j * depth
                 for i in range(i0, i1, rows):
-                    row, k = offsets(places, i, i1 - 1, rows), j * depth + run0 * steps * WIDTH
-                    acc = zeros(a, rows, COLS)
-                    for t in range(run0, min(run0 + block, len(runs))):
-                        for p in range(runs[t], runs[t] + steps):
-                            acc = outer_with(count_differences, acc, a, row, p, b, k)
-                            k += WIDTH
+                    row = offsets(places, i, i1 - 1, rows)
+                    if HAS_POPCOUNT:
+                        acc = zeros(a, rows, COLS)
+                        for k in range(k0, k1):
+                            acc = outer_with(count_differences, acc, a, row, walk[k], b, panel + k * WIDTH)
+                    else:
+                        acc = count_xor(a, row, 0, walk, k0, k1, b, panel + k0 * WIDTH)
                     acc = apply(minus_twice, acc, 0)
                     put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
 
     return multiply
 
 
-_multiply_tile, _multiply_row = _make_multiply(ROWS), _make_multiply(1)
+_multiply_row = _make_multiply(1)
+_multiply_tile = _make_multiply(BIT_ROWS) if BIT_ROWS > 1 else _multiply_row
 
 
 class BinaryGemm(IntegerGemm):
@@ -82,16 +88,14 @@ class BinaryGemm(IntegerGemm):
         signs = by_taps(w)
         n, taps, c = signs.shape
         super().__init__((n, taps * c), 1)
-        self.runs, self.steps = cut_depth(words_of(c), BLOCK) if taps == 1 else (1, taps * words_of(c))
         self.values = signs.reshape(n, -1).astype(np.int8)
         self.tap_sums = signs.sum(-1, dtype=np.int64).T  # (taps, N)
         self.start = self.start_table(None)
         if not self.compiled:
             check_signs(signs)
             return
-        words = np.zeros((n, self.runs * self.steps), np.uint64)
-        tap = np.arange(n * taps) // taps * words.shape[1] + np.arange(n * taps) % taps * words_of(c)
-        pack_signs(signs.reshape(n * taps, c), tap, words.reshape(-1))
+        words = np.empty((n, taps * words_of(c)), np.uint64)
+        pack_signs(signs.reshape(n * taps, c), np.arange(n * taps) * words_of(c), words.reshape(-1))
         self.panels = empty_words(-(-n // WIDTH) * WIDTH * words.shape[1])
         self.panels[...] = panels(words[None], WIDTH).reshape(-1)
 
@@ -101,13 +105,10 @@ class BinaryGemm(IntegerGemm):
         if not self.compiled:
             check_signs(x)
             return Rows(x.shape, x.astype(np.int8))
-        m, depth = len(x), self.runs * self.steps
-        places = np.arange(m) * depth
-        words = empty_words(m * depth)
-        if depth > words_of(x.shape[1]):
-            words[...] = 0
+        depth = words_of(x.shape[1])
+        words, places = empty_words(len(x) * depth), np.arange(len(x)) * depth
         pack_signs(x, places, words)
-        return Rows(x.shape, words, places, np.arange(self.runs) * self.steps, self.steps)
+        return Rows(x.shape, words, places, np.arange(depth))
 
     def start_table(self, missing: Array | None) -> Array:
         """K; where a border hides a tap its bits are 0, which say +1: less the tap's weights."""
@@ -115,11 +116,11 @@ class BinaryGemm(IntegerGemm):
         return (table if missing is None else table - missing.astype(np.int64) @ self.tap_sums).astype(np.int32)
 
     def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
-        multiply = _multiply_tile if packed.shape[0] >= ROWS // 2 else _multiply_row
-        block, start = max(1, BLOCK // packed.steps), (self.start if packed.start is None else packed.start)[0]
+        multiply = _multiply_tile if packed.shape[0] > BIT_ROWS // 2 else _multiply_row
+        start = (self.start if packed.start is None else packed.start)[0]
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.runs, packed.steps, block,
-                     self.panels, start.reshape(-1), len(start), self.shape[0], y)
+            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.walk, self.panels,
+                     start.reshape(-1), len(start), self.shape[0], y)
 
         return compiled

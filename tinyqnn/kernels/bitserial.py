@@ -33,10 +33,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
-from tinyqnn.kernels.product import COLS, ROWS, WIDTH, IntegerGemm, Rows, by_taps, cut_depth, fill, panels
-from tinyqnn.kernels.simd import apply, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, fill, panels
+from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, multiples, offsets, outer_with, popcount, put_tile, zeros
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
@@ -123,32 +124,32 @@ def minus(acc, zero):
 
 
 @jit
-def _row_sum(a, place, runs, steps, plane_size, x_planes, x_weights):
+def _row_sum(a, place, walk, plane_size, x_planes, x_weights):
     """Σ_k x'_k of one row: every plane's bits, counted and weighed."""
     total = 0
     for j in range(len(x_planes)):
         count, base = 0, x_planes[j] * plane_size + place
-        for t in range(len(runs)):
-            for p in range(base + runs[t], base + runs[t] + steps):
-                count += popcount(a[p])
+        for k in range(len(walk)):
+            count += popcount(a[base + walk[k]])
         total += x_weights[j] * count
     return total
 
 
 def _make_multiply(rows: int) -> Any:
-    """The loop below for tiles of `rows` rows and COLS vectors of columns."""
+    """The loop below for tiles of `rows` rows and two vectors of columns."""
 
     @jit
-    def multiply(i0, i1, j0, j1, a, places, runs, steps, plane_size, block, b, planes, pairs, start, start_rows,
-                 constant, x_planes, x_weights, cols, y):
-        depth = len(runs) * steps
+    def multiply(i0, i1, j0, j1, a, places, walk, plane_size, b, planes, pairs, start, start_rows, constant, x_planes,
+                 x_weights, cols, y):
+        depth, block = len(walk), max(8, BLOCK // planes)
         fill(y, i0, i1, j0, j1, cols, start, start_rows)
         if constant != 0:
             for i in range(i0, i1):
-                term = constant * _row_sum(a, places[i], runs, steps, plane_size, x_planes, x_weights)
+                term = constant * _row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
                 for j in range(j0, j1):
                     y[i * cols + j] += term
-        for run0 in range(0, len(runs), block):
+        for k0 in range(0, depth, block):
+            k1 = min(k0 + block, depth)
             for j in range(j0, j1, WIDTH):
                 for i in range(i0, i1, rows):
                     row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
@@ -159,19 +160,20 @@ def _make_multiply(rows: int) -> Any:
                         if flip != 0:
                             acc = apply(minus, acc, 0)
                         if w_plane < 0:
-                            continue  # behind the last pair: its own weight
-                        k = (j * planes + w_plane * WIDTH) * depth + run0 * steps * WIDTH
-                        for t in range(run0, min(run0 + block, len(runs))):
-                            p0 = x_plane * plane_size + runs[t]
-                            for p in range(p0, p0 + steps):
-                                acc = outer_with(count_both, acc, a, row, p, b, k)
-                                k += WIDTH
+                            continue  # behind the last pair: the shift for its own weight
+                        panel, base = (j * planes + w_plane * WIDTH) * depth, x_plane * plane_size
+                        if HAS_POPCOUNT:
+                            for k in range(k0, k1):
+                                acc = outer_with(count_both, acc, a, row, base + walk[k], b, panel + k * WIDTH)
+                        else:
+                            acc = acc + count_and(a, row, base, walk, k0, k1, b, panel + k0 * WIDTH)
                     put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
 
     return multiply
 
 
-_multiply_tile, _multiply_row = _make_multiply(ROWS), _make_multiply(1)
+_multiply_row = _make_multiply(1)
+_multiply_tile = _make_multiply(BIT_ROWS) if BIT_ROWS > 1 else _multiply_row
 
 
 def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
@@ -231,12 +233,9 @@ class BitSerialGemm(IntegerGemm):
         if not self.compiled:
             return
         planes = len(self.alphabet.planes)
-        most = max(8, BLOCK // planes)
-        self.runs, self.steps = cut_depth(words_of(c), most) if taps == 1 else (1, taps * words_of(c))
-        depth = self.runs * self.steps
-        words = np.zeros((planes, n, depth), np.uint64)
-        tap = np.arange(n * taps) // taps * depth + np.arange(n * taps) % taps * words_of(c)
-        pack_rows(octets.reshape(n * taps, c), self.alphabet.planes, tap, words.reshape(-1), n * depth)
+        depth = taps * words_of(c)
+        words, places = np.empty((planes, n, depth), np.uint64), np.arange(n * taps) * words_of(c)
+        pack_rows(octets.reshape(n * taps, c), self.alphabet.planes, places, words.reshape(-1), n * depth)
         self.panels = empty_words(planes * -(-n // WIDTH) * WIDTH * depth)
         self.panels[...] = panels(words, WIDTH).reshape(-1)
 
@@ -261,12 +260,10 @@ class BitSerialGemm(IntegerGemm):
         octets = self.x_alphabet.check(x, "activations")
         if not self.compiled:
             return Rows(x.shape, self.x_alphabet.values(octets))
-        m, depth, planes = len(x), self.runs * self.steps, len(self.x_alphabet.planes)
+        m, depth, planes = len(x), words_of(x.shape[1]), len(self.x_alphabet.planes)
         words, places = empty_words(planes * m * depth), np.arange(m) * depth
-        if depth > words_of(x.shape[1]):
-            words[...] = 0
         pack_rows(octets, self.x_alphabet.planes, places, words, m * depth)
-        return Rows(x.shape, words, places, np.arange(self.runs) * self.steps, self.steps, m * depth)
+        return Rows(x.shape, words, places, np.arange(depth), m * depth)
 
     def multiply(self, packed: Rows, out: Array | None = None) -> Array:
         """The product with packed activations: (M, N) int32, or (bits, M, N) with ResQ."""
@@ -285,17 +282,15 @@ class BitSerialGemm(IntegerGemm):
         return x[part % len(x)], w[part // len(x)]
 
     def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
-        multiply = _multiply_tile if packed.shape[0] >= ROWS // 2 else _multiply_row
-        planes, block = len(self.alphabet.planes), max(1, BLOCK // (len(self.alphabet.planes) * packed.steps))
-        w, x = self.parts[part]
+        multiply = _multiply_tile if packed.shape[0] > BIT_ROWS // 2 else _multiply_row
+        planes, (w, x) = len(self.alphabet.planes), self.parts[part]
         pairs, constant = plan_pairs(w, x), self.alphabet.constant
         x_planes, x_weights = (np.array(column, np.int64) for column in zip(*x))
         start = (self.start if packed.start is None else packed.start)[part]
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.runs, packed.steps, packed.plane_size, block,
-                     self.panels, planes, pairs, start.reshape(-1), len(start), constant, x_planes, x_weights,
-                     self.shape[0], y)
+            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.walk, packed.plane_size, self.panels, planes, pairs,
+                     start.reshape(-1), len(start), constant, x_planes, x_weights, self.shape[0], y)
 
         return compiled
 

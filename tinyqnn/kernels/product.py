@@ -4,8 +4,8 @@
 
 A *panel* is WIDTH neighbouring columns n: two vectors, one number of each column in a lane. It holds, for k after k, the
 numbers that one step of the micro-kernel wants side by side. A row of x is addressed, not copied: `places[m]` says where
-it begins, and `runs` which stretches of `steps` numbers belong to it. A matrix has one run after another; the pixel of an
-image has one for each row of the filter, so the convolution in `intconv.py` is the same product.
+it begins and `walk[k]` how far from there its k-th number lies. In a matrix that is k; in an image the walk leads through
+the pixels under the filter, so the convolution in `intconv.py` is the same product.
 
 The sums start from a small table, `start`: what the product of the packed numbers needs to become that of the codes.
 """
@@ -13,36 +13,35 @@ The sums start from a small table, `start`: what the product of the packed numbe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.jit import get_num_threads, jit, run
-from tinyqnn.kernels.simd import REGISTERS, WORDS
+from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
-__all__ = ["COLS", "ROWS", "IntegerGemm", "Rows", "fill"]
+__all__ = ["BIT_ROWS", "COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows", "fill"]
 
 Array = np.ndarray
 
-ROWS = 8 if REGISTERS == 32 else 4
-COLS = 2  # ROWS × COLS accumulators and a few registers for what they are made of
+COLS = 2  # vectors in a panel
+ROWS = 8 if REGISTERS == 32 else 4  # ROWS × COLS accumulators leave a few registers for what they are made of
+BIT_ROWS = ROWS if HAS_POPCOUNT else 1  # carry-save counting (count.py) fills the registers with one row
 LARGEST = 2**31 - 1  # of int32
+_NONE = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Packed activations: (M, K) numbers in planes, of which row m has runs t at `places[m] + runs[t]`, `steps` long.
+class Rows(NamedTuple):
+    """Packed activations (M, K): number k of row m is at `data[p·plane_size + places[m] + walk[k]]` in plane p.
 
     `start` is None, or a table (parts, S, N) of its own from which the sums of row m start, at m mod S (a border's pixels).
     """
 
     shape: tuple[int, int]
     data: Array
-    places: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    runs: Array = field(default_factory=lambda: np.zeros(1, np.int64))
-    steps: int = 0
+    places: Array = _NONE
+    walk: Array = _NONE
     plane_size: int = 0
     start: Array | None = None
 
@@ -152,16 +151,6 @@ def cut(m: int, n: int, width: int) -> list[tuple[int, int, int, int]]:
     else:
         rows = 256
     return [(i, min(i + rows, m), j, min(j + columns, n)) for i in range(0, m, rows) for j in range(0, n, columns)]
-
-
-def cut_depth(depth: int, most: int) -> tuple[int, int]:
-    """`depth` numbers as runs of at most `most`: how many, and how long each is.
-
-    >>> cut_depth(130, 64)
-    (3, 44)
-    """
-    runs = -(-depth // most)
-    return runs, -(-depth // runs)
 
 
 def panels(numbers: Array, width: int) -> Array:

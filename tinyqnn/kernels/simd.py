@@ -421,7 +421,7 @@ class _IntTileModel(models.PrimitiveModel):
 
 WORDS = LANES // 2
 words, ints = IntVector(64), IntVector(32)
-HAS_POPCOUNT = "avx512vpopcntdq" in _FEATURES
+HAS_POPCOUNT = "avx512vpopcntdq" in _FEATURES or "neon" in _FEATURES  # of whole vectors
 HAS_BYTE_DOT = ("avx512vnni" in _FEATURES and LANES == 16) or ("avxvnni" in _FEATURES and LANES == 8)
 HAS_TERNARY_LOGIC = LANES == 16
 
@@ -518,11 +518,40 @@ def popcount(typingctx: Any, x: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if isinstance(x, types.Integer):
             return builder.ctpop(args[0])
-        kind = ir.FunctionType(x.llvm, [x.llvm])
-        name = f"llvm.ctpop.v{x.lanes}i{x.bits}"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        element = x.element if isinstance(x, IntTile) else x
+        kind = ir.FunctionType(element.llvm, [element.llvm])
+        count = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{element.lanes}i{element.bits}")
+        if isinstance(x, IntVector):
+            return builder.call(count, args)
+        result = args[0]
+        for k in range(x.rows * x.cols):
+            result = builder.insert_value(result, builder.call(count, [builder.extract_value(args[0], k)]), k)
+        return result
 
     return x(x), codegen
+
+
+@intrinsic
+def carry_save(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """`a + b + c` of single bits, tile by tile: (the bits that count 1, those that count 2), one instruction each on AVX-512."""
+
+    def one(builder: Any, x: Any, y: Any, z: Any) -> tuple[Any, Any]:
+        if HAS_TERNARY_LOGIC:
+            kind = ir.FunctionType(x.type, [x.type] * 3 + [_I32])
+            logic = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pternlog.q.512")
+            odd, majority = (ir.Constant(_I32, table) for table in (0x96, 0xE8))
+            return builder.call(logic, [x, y, z, odd]), builder.call(logic, [x, y, z, majority])
+        differ = builder.xor(x, y)
+        return builder.xor(differ, z), builder.or_(builder.and_(x, y), builder.and_(differ, z))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        sums, carries = args[0], args[0]
+        for k in range(a.rows * a.cols):
+            low, high = one(builder, *(builder.extract_value(arg, k) for arg in args))
+            sums, carries = builder.insert_value(sums, low, k), builder.insert_value(carries, high, k)
+        return context.make_tuple(builder, sig.return_type, [sums, carries])
+
+    return types.UniTuple(a, 2)(a, a, a), codegen
 
 
 @intrinsic

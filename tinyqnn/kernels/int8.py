@@ -1,0 +1,123 @@
+"""A product of bytes: four neighbours of k at a time, multiplied and added into 32 bits by one instruction.
+
+    acc[n] += x_k · w_nk + x_k+1 · w_n,k+1 + x_k+2 · w_n,k+2 + x_k+3 · w_n,k+3
+
+That instruction (byte-dot, VNNI) takes unsigned bytes on one side and signed ones on the other. Signed activations are made
+unsigned by adding 128, which the sums start from: Σ_k w_k · (x_k + 128) − 128 · Σ_k w_k. Where a processor lacks it the same
+four products are formed one by one. Numbers behind the K-th are 0 in w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyqnn.kernels.jit import aligned, jit
+from tinyqnn.kernels.pack import as_bytes
+from tinyqnn.kernels.product import COLS, ROWS, IntegerGemm, Rows, by_taps, fill, panels
+from tinyqnn.kernels.simd import LANES, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
+
+__all__ = ["Int8Gemm"]
+
+Array = np.ndarray
+
+BLOCK = 256  # groups of four bytes of k at a time: 32 kB of a panel
+WIDTH = COLS * LANES
+
+
+@jit(forceinline=True)
+def add_products(acc, a, b):
+    return dot_bytes(acc, a, b)
+
+
+def _make_multiply(rows: int) -> Any:
+    """The loop below for tiles of `rows` rows and two vectors of columns."""
+
+    @jit
+    def multiply(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
+        depth = len(walk)
+        fill(y, i0, i1, j0, j1, cols, start, start_rows)
+        for k0 in range(0, depth, BLOCK):
+            k1 = min(k0 + BLOCK, depth)
+            for j in range(j0, j1, WIDTH):
+                panel = j * depth
+                for i in range(i0, i1, rows):
+                    row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
+                    for k in range(k0, k1):
+                        acc = outer_with(add_products, acc, a, row, walk[k], b, panel + k * WIDTH)
+                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
+
+    return multiply
+
+
+_multiply_tile, _multiply_row = _make_multiply(ROWS), _make_multiply(1)
+
+
+class Int8Gemm(IntegerGemm):
+    """`x · wᵀ` for bytes: `w` (N, K), −128 … 127, packed once; `x` (M, K), −128 … 127, or 0 … 255 with `unsigned`.
+
+    The result is (M, N) int32, exact. `w` may be (N, taps, C), as a convolution wants it.
+
+    >>> g = Int8Gemm(np.array([[1, -2, 3]]))
+    >>> g(np.array([[100, 100, -128]])).tolist()
+    [[-484]]
+    """
+
+    width = WIDTH
+
+    def __init__(self, w: Any, unsigned: bool = False) -> None:
+        w = by_taps(as_bytes(w, -128, 127, "weights"))
+        n, taps, c = w.shape
+        super().__init__((n, taps * c), 128 * (255 if unsigned else 128))
+        self.unsigned, self.values = unsigned, w.reshape(n, -1)
+        self.start = self.start_table(None)
+        if not self.compiled:
+            return
+        padded = np.zeros((n, taps, fours(c)), np.int8)
+        padded[:, :, :c] = w
+        groups = padded.reshape(n, -1).view("<i4").astype(np.int32)  # four bytes, the first lowest
+        self.panels = aligned(-(-n // WIDTH) * WIDTH * groups.shape[1]).view(np.int32)
+        self.panels[...] = panels(groups[None], WIDTH).reshape(-1)
+
+    @property
+    def zero(self) -> int:
+        """The packed byte that means 0."""
+        return 0 if self.unsigned else 128
+
+    def as_unsigned(self, x: Any) -> Array:
+        """Activations as the bytes that are multiplied: (…) uint8."""
+        octets = as_bytes(x, *((0, 255) if self.unsigned else (-128, 127)), "activations").view(np.uint8)
+        return octets if self.unsigned else octets ^ np.uint8(128)
+
+    def pack(self, x: Any) -> Rows:
+        """Activations (M, K) as unsigned bytes, K in whole fours."""
+        x = self._matrix(x)
+        octets = self.as_unsigned(x)
+        if not self.compiled:
+            return Rows(x.shape, octets.astype(np.int32) - self.zero)
+        (m, k), depth = x.shape, fours(x.shape[1])
+        data = np.ascontiguousarray(octets)
+        if depth > k:
+            data = np.zeros((m, depth), np.uint8)
+            data[:, :k] = octets
+        return Rows(x.shape, data.reshape(-1).view(np.int32), np.arange(m) * (depth // 4), np.arange(depth // 4))
+
+    def start_table(self, missing: Array | None) -> Array:
+        """−128 · Σ w for signed activations; behind a border lies `zero`, so nothing is missing."""
+        return (-self.zero * self.values.sum(-1, dtype=np.int64)).astype(np.int32).reshape(1, 1, -1)
+
+    def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
+        multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row
+
+        def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
+            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.walk, self.panels,
+                     self.start.reshape(-1), 1, self.shape[0], y)
+
+        return compiled
+
+
+def fours(k: int) -> int:
+    """`k` rounded up to whole groups of four bytes."""
+    return -(-k // 4) * 4
