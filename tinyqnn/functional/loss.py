@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels import rows
+from tinyqnn import kernels
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
@@ -16,20 +16,25 @@ class CrossEntropy(Function):
     @staticmethod
     def forward(ctx: Node, x: Array, *, targets: Array, ignore_index: int) -> Array:
         counts = targets != ignore_index
-        n = max(int(counts.sum()), 1)
-        wanted = np.where(counts, targets, 0)
-        places = np.arange(len(x)), wanted
-        e, top, total = rows.exponentials(x)  # softmax(x) = e / total, row by row
-        loss = np.where(counts, np.log(total) + (top - x[places]), 0)  # not a product: 0 · ∞ is no number
-        ctx.save(e, total, places, counts, n)
+        n = max(np.count_nonzero(counts), 1)
+        if x.dtype == np.float32 and not kernels.use_reference():
+            loss, grad_x = kernels.rows.cross_entropy(x, targets, ignore_index, 1 / n)
+        else:
+            places = np.arange(len(x)), np.where(counts, targets, 0)
+            top = x.max(axis=1, keepdims=True)
+            e = np.exp(x - top)
+            total = e.sum(axis=1, keepdims=True)  # softmax(x) = e / total, row by row
+            loss = np.where(counts, np.log(total[:, 0]) + (top[:, 0] - x[places]), 0)  # not a product: 0 · ∞ is none
+            grad_x = e * (counts[:, None] / (n * total))  # (softmax(x) − onehot(t)) / n
+            grad_x[places] -= counts / n
+        ctx.save(grad_x)
         return np.asarray(loss.sum(dtype=np.float64) / n, x.dtype)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
-        e, total, places, counts, n = ctx.saved
-        share = counts * (grad / n)
-        grad_x = rows.scale(e, share / total)  # (softmax(x) − onehot(t)) / n
-        grad_x[places] -= share
+        (grad_x,) = ctx.saved
+        if grad != 1:
+            grad_x *= grad
         return grad_x
 
 
@@ -68,9 +73,10 @@ def cross_entropy(input: Tensor, target: Tensor | Array | Any, ignore_index: int
     expected = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
     if targets.shape != expected:
         raise ValueError(f"input of shape {input.shape} wants a target of shape {expected}, got {targets.shape}")
-    bad = (targets != ignore_index) & ((targets < 0) | (targets >= classes))
-    if bad.any():
-        raise ValueError(f"target {int(targets[bad].flat[0])} is no class: the input has classes 0 … {classes - 1}")
+    if targets.size and (targets.min() < 0 or targets.max() >= classes):
+        bad = (targets != ignore_index) & ((targets < 0) | (targets >= classes))
+        if bad.any():
+            raise ValueError(f"target {int(targets[bad].flat[0])} is no class: the input has classes 0 … {classes - 1}")
     if input.ndim == 1:
         input = input.reshape(1, classes)
     elif input.ndim > 2:

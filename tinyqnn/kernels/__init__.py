@@ -27,6 +27,7 @@ _SUBMODULES = frozenset(
         "conv",
         "gemm",
         "channels",
+        "exponential",
         "rows",
         "loops",
         "updates",

@@ -1,7 +1,7 @@
 """An optimizer's formula, read once from left to right for every number: each array passes through the cache once.
 
-The formulas, and their NumPy twins, are in `tinyqnn/optim`; every product and sum here is rounded as it is there, so the
-two agree to the last bit. Arrays are float32, contiguous, of one size, and changed in place.
+The formulas, and their NumPy twins, are in `tinyqnn/optim`; every product and sum here is rounded as it is there, so
+the two agree to the last bit. Arrays are float32, contiguous, of one size, and changed in place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fast(*arrays: Array) -> bool:
     >>> fast(np.zeros(3))
     False
     """
-    return all([a.dtype == np.float32 and a.flags.c_contiguous for a in arrays]) and not use_reference()
+    return all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays) and not use_reference()
 
 
 @jit
