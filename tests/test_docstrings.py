@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import types
 from types import ModuleType
 
 import numpy as np
@@ -67,7 +68,8 @@ def public() -> list[tuple[str, object]]:
         room = name.removeprefix("tinyqnn").lstrip(".")
         for public_name in sorted({*getattr(module, "__all__", ())} - {*getattr(module, "_ROOMS", ())}):
             thing = getattr(module, public_name)
-            if inspect.isfunction(thing) or inspect.isclass(thing):
+            # In Python 3.10 an alias such as dict[str, Array] calls itself a class.
+            if not isinstance(thing, types.GenericAlias) and (inspect.isfunction(thing) or inspect.isclass(thing)):
                 found[f"{room}.{public_name}".lstrip(".")] = thing
     return list(found.items())
 
