@@ -20,8 +20,8 @@ import numpy as np
 from tinyqnn.kernels.count import count_xor
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
-from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, fill, panels
-from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
 
 __all__ = ["BinaryGemm"]
 
@@ -46,7 +46,6 @@ def _make_multiply(rows: int) -> Any:
     @jit
     def multiply(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
         depth = len(walk)
-        fill(y, i0, i1, j0, j1, cols, start, start_rows)  # with K
         for k0 in range(0, depth, BLOCK):
             k1 = min(k0 + BLOCK, depth)
             for j in range(j0, j1, WIDTH):
@@ -60,7 +59,8 @@ def _make_multiply(rows: int) -> Any:
                     else:
                         acc = count_xor(a, row, 0, walk, k0, k1, b, panel + k0 * WIDTH)
                     acc = apply(minus_twice, acc, 0)
-                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
+                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
+                             start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
 
     return multiply
 

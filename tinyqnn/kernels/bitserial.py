@@ -36,8 +36,8 @@ import numpy as np
 from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
-from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, fill, panels
-from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.simd import HAS_POPCOUNT, add_to_rows, apply, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
@@ -142,12 +142,10 @@ def _make_multiply(rows: int) -> Any:
     def multiply(i0, i1, j0, j1, a, places, walk, plane_size, b, planes, pairs, start, start_rows, constant, x_planes,
                  x_weights, cols, y):
         depth, block = len(walk), max(8, BLOCK // planes)
-        fill(y, i0, i1, j0, j1, cols, start, start_rows)
+        terms = np.zeros(i1 - i0, np.int64)
         if constant != 0:
             for i in range(i0, i1):
-                term = constant * _row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
-                for j in range(j0, j1):
-                    y[i * cols + j] += term
+                terms[i - i0] = constant * _row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
         for k0 in range(0, depth, block):
             k1 = min(k0 + block, depth)
             for j in range(j0, j1, WIDTH):
@@ -167,7 +165,10 @@ def _make_multiply(rows: int) -> Any:
                                 acc = outer_with(count_both, acc, a, row, base + walk[k], b, panel + k * WIDTH)
                         else:
                             acc = acc + count_and(a, row, base, walk, k0, k1, b, panel + k0 * WIDTH)
-                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
+                    if constant != 0 and k0 == 0:
+                        acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
+                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
+                             start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
 
     return multiply
 

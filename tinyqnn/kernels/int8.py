@@ -16,8 +16,8 @@ import numpy as np
 
 from tinyqnn.kernels.jit import aligned, jit
 from tinyqnn.kernels.pack import as_bytes
-from tinyqnn.kernels.product import COLS, ROWS, IntegerGemm, Rows, by_taps, fill, panels
-from tinyqnn.kernels.simd import LANES, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
+from tinyqnn.kernels.product import COLS, ROWS, IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.simd import LANES, cyclic, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
 
 __all__ = ["Int8Gemm"]
 
@@ -38,7 +38,6 @@ def _make_multiply(rows: int) -> Any:
     @jit
     def multiply(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
         depth = len(walk)
-        fill(y, i0, i1, j0, j1, cols, start, start_rows)
         for k0 in range(0, depth, BLOCK):
             k1 = min(k0 + BLOCK, depth)
             for j in range(j0, j1, WIDTH):
@@ -47,7 +46,8 @@ def _make_multiply(rows: int) -> Any:
                     row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
                     for k in range(k0, k1):
                         acc = outer_with(add_products, acc, a, row, walk[k], b, panel + k * WIDTH)
-                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, True)
+                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
+                             start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
 
     return multiply
 

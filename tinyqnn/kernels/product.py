@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.jit import get_num_threads, run
 from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
-__all__ = ["BIT_ROWS", "COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows", "fill"]
+__all__ = ["BIT_ROWS", "COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows"]
 
 Array = np.ndarray
 
@@ -44,15 +44,6 @@ class Rows(NamedTuple):
     walk: Array = _NONE
     plane_size: int = 0
     start: Array | None = None
-
-
-@jit
-def fill(y, i0, i1, j0, j1, cols, start, start_rows):
-    """`y[i, j] = start[i mod S, j]` for a block of y."""
-    for i in range(i0, i1):
-        s = i % start_rows * cols
-        for j in range(j0, j1):
-            y[i * cols + j] = start[s + j]
 
 
 class IntegerGemm:

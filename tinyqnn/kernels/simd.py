@@ -645,37 +645,42 @@ def _at_lanes(builder: Any, base: Any, place: Any, lanes: Any, kind: IntVector) 
 
 
 @intrinsic
-def put_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any, add: Any) -> Any:
-    """`y[rows[r] + j : … + lanes] = acc[r]`, at most cols · acc.lanes of them, as int32; added to y with `add`."""
+def put_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any, first: Any, start: Any, starts: Any, s: Any) -> Any:
+    """`y[rows[r] + j + lane] = acc[r][lane] + before`, as int32, for at most `lanes` lanes of a row.
+
+    `before` is `start[starts[r] + s + lane]` the first time, and what y held later.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tile, kind = sig.args[0], sig.args[0].element
-        acc_, _, rows_, j_, lanes_, add_ = args
-        base = _at(builder, _data(context, builder, sig.args[1], args[1]), j_)
+        acc_, _, rows_, j_, lanes_, first_, _, starts_, s_ = args
+        base = _data(context, builder, sig.args[1], args[1])
+        before = builder.select(first_, _data(context, builder, sig.args[6], args[6]), base)
+        size, align = f"v{kind.lanes}i32.p0", ir.Constant(_I32, 4)
 
-        def write(masked: bool, adding: bool) -> None:
-            align, masks, size = ir.Constant(_I32, 4), ir.VectorType(ir.IntType(1), kind.lanes), f"v{kind.lanes}i32.p0"
+        def write(masked: bool) -> None:
             sums = []  # all are read before the first is written: the last rows of a tile may be one and the same
             for r in range(tile.rows):
+                place = builder.add(builder.extract_value(rows_, r), j_)
+                source = builder.select(first_, builder.add(builder.extract_value(starts_, r), s_), place)
                 for n in range(tile.cols):
-                    value = builder.extract_value(acc_, r * tile.cols + n)
-                    left = builder.sub(lanes_, ir.Constant(lanes_.type, n * kind.lanes))
-                    place = builder.add(builder.extract_value(rows_, r), ir.Constant(lanes_.type, n * kind.lanes))
-                    address, mask, narrow = _at_lanes(builder, base, place, left, kind)
+                    step = ir.Constant(lanes_.type, n * kind.lanes)
+                    value, left = builder.extract_value(acc_, r * tile.cols + n), builder.sub(lanes_, step)
+                    old_at, mask, narrow = _at_lanes(builder, before, builder.add(source, step), left, kind)
+                    new_at, _, _ = _at_lanes(builder, base, builder.add(place, step), left, kind)
                     if kind.bits == 64:
                         value = builder.trunc(value, narrow)
-                    if adding and masked:
-                        get = ir.FunctionType(narrow, [address.type, _I32, masks, narrow])
+                    if masked:
+                        get = ir.FunctionType(narrow, [old_at.type, _I32, mask.type, narrow])
                         load_ = cgutils.get_or_insert_function(builder.module, get, f"llvm.masked.load.{size}")
-                        value = builder.add(value, builder.call(load_, [address, align, mask, ir.Constant(narrow, None)]))
-                    elif adding:
-                        old = builder.load(address)
+                        old = builder.call(load_, [old_at, align, mask, ir.Constant(narrow, None)])
+                    else:
+                        old = builder.load(old_at)
                         old.align = 4
-                        value = builder.add(value, old)
-                    sums.append((value, address, mask))
+                    sums.append((builder.add(value, old), new_at, mask))
             for value, address, mask in sums:
                 if masked:
-                    put = ir.FunctionType(ir.VoidType(), [value.type, address.type, _I32, masks])
+                    put = ir.FunctionType(ir.VoidType(), [value.type, address.type, _I32, mask.type])
                     store_ = cgutils.get_or_insert_function(builder.module, put, f"llvm.masked.store.{size}")
                     builder.call(store_, [value, address, align, mask])
                 else:
@@ -683,15 +688,60 @@ def put_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any, ad
 
         full = builder.icmp_signed(">=", lanes_, ir.Constant(lanes_.type, tile.cols * kind.lanes))
         with builder.if_else(full) as (then, otherwise):
-            for arm, masked in ((then, False), (otherwise, True)):
-                with arm, builder.if_else(add_) as (old, new):
-                    with old:
-                        write(masked, True)
-                    with new:
-                        write(masked, False)
+            with then:
+                write(False)
+            with otherwise:
+                write(True)
         return context.get_dummy_value()
 
-    return types.void(acc, y, rows, types.intp, types.intp, types.boolean), codegen
+    return types.void(acc, y, rows, types.intp, types.intp, types.boolean, start, starts, types.intp), codegen
+
+
+@intrinsic
+def add_to_rows(typingctx: Any, acc: Any, numbers: Any, i: Any, last: Any) -> Any:
+    """`acc[r][lane] + numbers[i + r]`; from entry `last` on that entry is repeated."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        acc_, _, i_, last_ = args
+        base = _data(context, builder, sig.args[1], args[1])
+        for r in range(acc.rows):
+            place = builder.add(i_, ir.Constant(i_.type, r))
+            place = builder.select(builder.icmp_signed("<", place, last_), place, last_)
+            number = _int_splat(builder, acc.element, builder.load(_at(builder, base, place)))
+            for k in range(r * acc.cols, (r + 1) * acc.cols):
+                acc_ = builder.insert_value(acc_, builder.add(builder.extract_value(acc_, k), number), k)
+        return acc_
+
+    return acc(acc, numbers, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def cyclic(typingctx: Any, i: Any, last: Any, size: Any, step: Any, rows: Any) -> Any:
+    """`(i mod size · step, (i + 1) mod size · step, …)`, `rows` of them; from number `last` on that one is repeated."""
+    result = types.UniTuple(types.intp, rows.literal_value)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i_, last_, size_, step_, _ = args
+        one = builder.icmp_signed("==", size_, ir.Constant(size_.type, 1))
+        zero, values = ir.Constant(i_.type, 0), []
+        with builder.if_else(one) as (then, otherwise):
+            with then:
+                from_one = builder.block
+            with otherwise:
+                for r in range(result.count):
+                    place = builder.add(i_, ir.Constant(i_.type, r))
+                    place = builder.select(builder.icmp_signed("<", place, last_), place, last_)
+                    values.append(builder.mul(builder.srem(place, size_), step_))
+                from_many = builder.block
+        found = []
+        for value in values:
+            phi = builder.phi(i_.type)
+            phi.add_incoming(zero, from_one)
+            phi.add_incoming(value, from_many)
+            found.append(phi)
+        return cgutils.pack_array(builder, found)
+
+    return result(types.intp, types.intp, types.intp, types.intp, rows), codegen
 
 
 @intrinsic
