@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn import data, files, graph, models, optim, random
+from tinyqnn import data, files, graph, kernels, models, optim, random
 from tinyqnn.data.dataset import Corpus, Dataset, Split
 from tinyqnn.nn import Module
 from tinyqnn.provenance import environment
@@ -129,6 +130,8 @@ def run(
     if source.note:
         report(f"{'':<10} {source.note}")
     train, test = source.train, source.test
+    if _never_compiled():
+        report(f"{'kernels':<10} the first steps take longer: they compile the kernels, once")
 
     model = models.create(config.model, **_sizes(source), rng=rng)
     parameters = sum(parameter.size for parameter in model.parameters())
@@ -229,6 +232,12 @@ def _train(
         config=dataclasses.asdict(config),
     )
     return trainer.fit(train, test, epochs=epochs, checkpoint=checkpoint, resume=True, label=label)
+
+
+def _never_compiled() -> bool:
+    """Is this the first run of this copy, as far as the folder beside the kernels tells?"""
+    cache = Path(kernels.__file__).parent / "__pycache__"
+    return not (kernels.use_reference() or "NUMBA_CACHE_DIR" in os.environ or any(cache.glob("*.nbi")))
 
 
 def _evaluated(config: Config, model: Module, test: Any) -> Score:
