@@ -23,7 +23,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     7: ("cli",),
     6: ("papers", "bench", "quantize"),
     5: ("search", "deploy", "report"),
-    4: ("graph",),
+    4: ("graph", "spec"),
     3: ("quant", "models", "train"),
     2: ("nn", "optim", "checks"),
     1: ("functional", "data", "provenance"),
@@ -33,7 +33,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 KNOWN_TO_ALL = {"random", "__version__"}
 
 # What `import tinyqnn` must not load: each costs more than the rest of the package together.
-HEAVY = {"numba", "llvmlite", "matplotlib", "tqdm", "hypothesis", "torch"}
+HEAVY = {"numba", "llvmlite", "matplotlib", "tqdm", "hypothesis", "pytest", "torch"}
 # Files that nobody imports before they are needed may name Numba at their top.
 COMPILED = {"kernels"}
 
@@ -132,7 +132,7 @@ def test_what_is_heavy_is_imported_when_it_is_needed():
 
 
 def test_only_what_is_declared_is_imported():
-    """NumPy, Numba, matplotlib and tqdm; PyTorch where a comparison with it is asked for."""
+    """NumPy, Numba, matplotlib and tqdm; PyTorch where a comparison is asked for, pytest where tests are."""
     allowed = sys.stdlib_module_names | {"tinyqnn", "numpy"} | HEAVY - {"hypothesis"}
     strangers = [str(found) for found in IMPORTS if found.module.split(".")[0] not in allowed]
     assert not strangers

@@ -20,6 +20,7 @@ tinyqnn: quantized neural networks from scratch, to read, to run and to check ag
   tinyqnn quantize mnist       the same on a real data set
   tinyqnn data [NAME]          which data sets there are; fetch one
   tinyqnn bench training       how long a training step takes, here and in PyTorch
+  tinyqnn check my.module:Q    is your quantizer what it claims to be? law by law
   tinyqnn COMMAND --help       all that a command can do
 
 In Python:  import tinyqnn as tq;  help(tq)          To read:  tutorials/
@@ -118,7 +119,28 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, default=2)
     bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
     bench.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    _add_check(command)
     return top
+
+
+def _add_check(command: Any) -> None:
+    check = command(
+        "check",
+        "Ask a quantizer, yours or ours, the laws that the papers' quantizers obey.",
+        "  tinyqnn check mypackage.mymodule:MyQuantizer --as P-3\n"
+        "  tinyqnn check mypackage.mymodule:my_function --bits 4\n"
+        "  tinyqnn check C-3                             one of our own\n"
+        "  tinyqnn check --matrix                        all laws, all schemes\n\n"
+        "status: 0 if every law holds that must, 1 if one does not, 2 if it cannot be asked\n",
+    )
+    check.add_argument("quantizer", nargs="?", metavar="MODULE:NAME", help="a function, object or class; or a scheme")
+    check.add_argument("--as", dest="like", metavar="SCHEME", help="what it claims to be, such as P-3")
+    check.add_argument("--bits", type=int, help="its width, if it claims to be nothing")
+    check.add_argument("--gradient", metavar="MODULE:NAME", help="a function (x, gradient of Q(x)) -> gradient of x")
+    check.add_argument("--examples", type=int, default=200, help="random arrays a law (default: 200)")
+    check.add_argument("--seed", type=int, default=0)
+    check.add_argument("--matrix", action="store_true", help="which law holds for which scheme, and why not")
+    check.add_argument("--json", metavar="FILE", help="write the answers to FILE as well")
 
 
 def _root_option(to: argparse.ArgumentParser) -> None:
@@ -165,6 +187,13 @@ def run_bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_check(args: argparse.Namespace) -> int:
+    """`tinyqnn check`."""
+    from tinyqnn import spec
+
+    return spec.main(args, write=_write_text)
+
+
 def _write_text(path: str, text: str) -> None:
     """Write a whole file or none."""
     part = f"{path}.part"
@@ -188,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.threads < 1:
             raise SystemExit(f"tinyqnn: --threads is 1 or more, got {args.threads}")
         os.environ["TINYQNN_THREADS"] = str(args.threads)
-    commands: dict[str, Any] = {"quantize": run_quantize, "data": run_data, "bench": run_bench}
+    commands: dict[str, Any] = {"quantize": run_quantize, "data": run_data, "bench": run_bench, "check": run_check}
     try:
         return commands[args.command](args)
     except KeyboardInterrupt as stop:

@@ -97,7 +97,7 @@ def paper_code(q: tq.quant.Quantizer, x: Fraction, scale: Fraction, low: Fractio
         return clip(math.floor(u), -half, half - 1)
     if q.letter == "P":
         n = sum(u * u >= 2 * 4 ** (k - 1) for k in range(1, half))  # round(log2 |u|) ≥ k  ⇔  |u| ≥ √2·2^(k − 1)
-        return n if x > 0 else -1 - n
+        return n if x > 0 and scale else -1 - n
     if q.letter == "PACT":
         return clip(math.floor(u + Fraction(1, 2)), 0, 2**b - 1)
     assert q.letter == "U"

@@ -1,39 +1,96 @@
-"""Which laws hold for which scheme, and the counterexamples where one does not."""
+"""The laws: each holds for the schemes that have it, and where one does not hold, its counterexample still is one."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
-from quant_tensors import MAIN, each, tensors
+from hypothesis import example, given
+from quant_tensors import EDGES, MAIN, tensors
 
 import tinyqnn as tq
 from tinyqnn import checks
+from tinyqnn.spec.laws import BY_NAME, LAWS, Case
+from tinyqnn.spec.matrix import COLUMNS, pinned
+from tinyqnn.spec.subject import Subject
 
-EVERYWHERE = [
-    checks.keeps_dtype_and_shape, checks.leaves_its_input_alone, checks.is_deterministic, checks.stays_finite,
-    checks.keeps_zeros, checks.is_on_codebook, checks.has_at_most_2b_levels, checks.codes_fit,
-    checks.is_decode_of_encode, checks.is_permutation_equivariant,
-]  # fmt: skip
+RECORDED = Path(__file__).resolve().parents[2] / "figures" / "laws.json"
 
 
-@each()
+def asked(q: tq.quant.Quantizer) -> list[tuple]:
+    """The laws that a scheme has, ready to be asked."""
+    case = Case(Subject(q), q)
+    laws = [law for law in LAWS if law.is_asked_of(q) and not law.once and law.needs(case) is None]
+    return [(law, case) for law in laws]
+
+
+ASKED = {"main": [pair for q in MAIN for pair in asked(q)], "edges": [pair for q in EDGES for pair in asked(q)]}
+
+
+@pytest.mark.parametrize("schemes", ["main", pytest.param("edges", marks=pytest.mark.slow)])
 @given(x=tensors())
-def test_laws_that_hold_for_every_scheme(q, x):
-    broken = [law.__name__ for law in EVERYWHERE if not law(q, x)]
+@example(x=np.zeros((2, 3)))
+@example(x=np.array([-0.0, 0.0], np.float32))
+@example(x=np.array([7.0]))
+@example(x=np.array([7.0, 13.0]))
+@example(x=np.array([-7.0, 13.0]))
+@example(x=np.array([1.0]))  # PotQ's scale is 0, and its codes had two signs
+@example(x=np.array([1.0, 1.75, -1.75, 0.25]))
+@example(x=np.array([2.0**-13, -(2.0**15)], np.float32))
+@example(x=np.array([1e6, 1e6 + 0.0625, 1e6 - 0.0625], np.float32))
+@example(x=np.array([5e-324, -1e-320]))
+@example(x=np.array([5.39, 10.01]))
+def test_every_law_holds_for_the_schemes_that_have_it(schemes, x):
+    broken = [f"{law.name}: {case.scheme!r}" for law, case in ASKED[schemes] if law.ask(case, x) is False]
     assert broken == []
 
 
-@each(but="R")
-@given(x=tensors())
-def test_larger_numbers_never_get_smaller_values(q, x):
-    assert checks.is_monotone(q, x)
-
-
-@each(but="PACT")
-def test_powers_of_two_go_through_every_scheme_that_measures_its_scale(q, rng):
+@pytest.mark.parametrize("q", [tq.quant.scheme(n) for n in ("Q-2", "C-1", "C-3", "C-8", "P-2", "P-3", "P-4")], ids=repr)
+def test_no_other_lambda_errs_less_on_normal_numbers(q):
+    law, case = BY_NAME["error_is_least"], Case(Subject(q), q)
     for dtype in (np.float32, np.float64):
-        assert checks.is_scale_equivariant(q, rng.standard_normal((7, 9)).astype(dtype))
+        assert law.ask(case, np.zeros(1, dtype))
+
+
+def test_there_are_more_than_twenty_laws_and_each_is_asked_of_somebody():
+    assert len(LAWS) >= 20
+    names = {law.name for pairs in ASKED.values() for law, _ in pairs} | {"error_is_least"}
+    assert names == {law.name for law in LAWS}
+
+
+def test_every_law_is_a_predicate_of_that_name_in_checks():
+    ours = {"is_scale_equivariant_at_3": "is_scale_equivariant"}
+    assert [law.name for law in LAWS if not callable(getattr(checks, ours.get(law.name, law.name), None))] == []
+
+
+def recorded() -> list:
+    cells = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return [
+        pytest.param(name, law, cell, id=f"{name} {law}")
+        for name, laws in cells.items()
+        for law, cell in laws.items()
+        if cell["verdict"] == "does not hold"
+    ]
+
+
+@pytest.mark.parametrize(("name", "law", "cell"), recorded())
+def test_published_counterexamples_are_counterexamples_and_are_explained(name, law, cell):
+    q = dict(COLUMNS)[name]
+    assert BY_NAME[law].ask(Case(Subject(q), q), pinned(cell)) is False
+    assert cell["why"]
+    assert not BY_NAME[law].is_asked_of(q)
+
+
+@pytest.mark.slow
+def test_the_table_of_laws_and_schemes_is_what_asking_gives():
+    from tinyqnn.spec.matrix import markdown, matrix, record, surprises
+
+    reports = matrix()
+    assert surprises(reports) == []
+    assert record(reports) == json.loads(RECORDED.read_text(encoding="utf-8"))
+    assert markdown(reports) in (RECORDED.with_suffix(".md")).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["Q-2", "F-4", "Z-3", "C-3", "U-3", "PACT-4"])
@@ -45,37 +102,9 @@ def test_evenly_spaced_levels_are_nearest_and_err_by_half_a_step_at_most(name, r
 
 
 @pytest.mark.parametrize("letter", "FRZCU")
-def test_error_falls_with_bits(letter, rng):
+def test_error_falls_with_bits_on_normal_numbers(letter, rng):
     ladder = [tq.quant.scheme(f"{letter}-{bits}") for bits in range(2, 9)]
     assert checks.error_falls_with_bits(ladder, rng.standard_normal(4000))
-
-
-@pytest.mark.parametrize("name", ["B-1", "T-2", "Q-2", "R-3", "C-3", "P-3", "U-3"])
-def test_symmetric_schemes_are_odd_away_from_zero_and_edges(name, rng):
-    assert checks.is_odd(tq.quant.scheme(name), rng.standard_normal(300))
-
-
-COUNTEREXAMPLES = [
-    (checks.is_idempotent, "R-2", [3.0, 1.0, 1.0, -1.0], "the mean magnitude shrinks at every round"),
-    (checks.is_idempotent, "C-2", [1.0, -1.0], "a quantized tensor has another standard deviation"),
-    (checks.is_monotone, "R-2", [9.0, 0.0, 0.0, 0.0, 0.25, -0.25], "α₁ < α₂"),
-    (checks.is_odd, "B-1", [0.0, 1.0], "0 goes to −α, and so does −0"),
-    (checks.is_odd, "C-2", [0.0, 1.0], "0 goes up, and so does −0"),
-    (checks.is_odd, "F-2", [1.75, -1.75], "there is a code −2 and no code 2"),
-    (checks.is_odd, "Z-2", [0.0, 1.0, 4.0], "cells begin at the smallest number, and edges go up"),
-    (checks.is_scale_equivariant, "PACT-2", [1.0, 2.0], "the clip is learned, not measured"),
-    (checks.takes_the_nearest_level, "P-3", [0.3, -1.0, 1.0], "edges are halfway in log2"),
-]
-
-
-@pytest.mark.parametrize(("law", "name", "x", "why"), COUNTEREXAMPLES, ids=lambda v: getattr(v, "__name__", None))
-def test_laws_that_do_not_hold_have_these_counterexamples(law, name, x, why):
-    assert not law(tq.quant.scheme(name), np.array(x)), why
-
-
-@pytest.mark.parametrize("name", ["B-1", "T-2"])
-def test_binary_and_ternary_are_idempotent(name, rng):
-    assert checks.is_idempotent(tq.quant.scheme(name), rng.standard_normal(100))
 
 
 def test_each_law_refuses_a_quantizer_that_breaks_it():
@@ -85,11 +114,16 @@ def test_each_law_refuses_a_quantizer_that_breaks_it():
         checks.leaves_its_input_alone: lambda x: np.round(x, out=x),
         checks.stays_finite: lambda x: x / 0.0 if x.any() else x,
         checks.keeps_zeros: lambda x: x + 1,
+        checks.does_not_hide_nan: np.nan_to_num,
+        checks.knows_emptiness: lambda x: x - x.mean(),
         checks.is_monotone: lambda x: -x,
         checks.is_odd: np.floor,
+        checks.is_odd_up_to_ties: np.floor,
         checks.is_scale_equivariant: np.round,
         checks.is_permutation_equivariant: np.cumsum,
         checks.is_idempotent: lambda x: x / 2,
+        checks.scale_is_least_squares: lambda x: np.sign(x) * np.abs(x).max(),
+        checks.products_are_shifts: lambda x: x,
     }
     with np.errstate(divide="ignore"):
         for law, quantizer in wrong.items():
@@ -98,11 +132,13 @@ def test_each_law_refuses_a_quantizer_that_breaks_it():
     assert not checks.is_deterministic(lambda x: (calls.append(1), x * len(calls))[1], x)
     assert not checks.has_at_most_2b_levels(np.sign, np.array([-1.0, 0.0, 1.0]), bits=1)
     assert not checks.is_on_codebook(np.round, x, codebook=np.array([0.0, 1.0]))
+    assert not checks.ignores_memory_layout(lambda x: x * x.strides[0], x)
+    assert not checks.residual_falls_by_squares(np.round, x, bits=2)
+    assert not checks.error_is_least(np.round, x, 0.01)
 
 
 @pytest.mark.parametrize("q", [q for q in MAIN if q.sees_data], ids=repr)
 def test_per_channel_law_tells_per_channel_from_per_tensor(q, rng):
     x = rng.standard_normal((3, 20)) * np.array([[1.0], [10.0], [100.0]])
-    keywords = {"signed": q.signed, "levels": q.levels} if q.letter == "U" else {}
-    assert checks.equals_a_loop_over_channels(type(q)(q.bits, axis=0, **keywords), q, x, 0)
+    assert checks.equals_a_loop_over_channels(Subject(q).make(axis=0), q, x, 0)
     assert not checks.equals_a_loop_over_channels(q, q, x, 0)

@@ -73,7 +73,7 @@ class PotQ(Quantizer):
         n = np.zeros_like(u)
         for edge in self.edges(x.dtype):
             n += u >= edge
-        return np.where(x > 0, n, -1 - n)
+        return np.where((x > 0) & (scale > 0), n, -1 - n)  # a scale of 0 sends everything to one code
 
     def to_values(self, codes: Array, scale: Array) -> Array:
         n = np.where(codes >= 0, codes, -1 - codes)
