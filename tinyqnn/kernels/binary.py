@@ -21,7 +21,7 @@ from tinyqnn.kernels.count import count_xor
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
 from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, at, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
 
 __all__ = ["BinaryGemm"]
 
@@ -55,7 +55,7 @@ def _make_multiply(rows: int) -> Any:
                     if HAS_POPCOUNT:
                         acc = zeros(a, rows, COLS)
                         for k in range(k0, k1):
-                            acc = outer_with(count_differences, acc, a, row, walk[k], b, panel + k * WIDTH)
+                            acc = outer_with(count_differences, acc, a, row, at(walk, k), b, panel + k * WIDTH)
                     else:
                         acc = count_xor(a, row, 0, walk, k0, k1, b, panel + k0 * WIDTH)
                     acc = apply(minus_twice, acc, 0)

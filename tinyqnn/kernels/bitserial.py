@@ -37,7 +37,7 @@ from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
 from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import HAS_POPCOUNT, add_to_rows, apply, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.simd import HAS_POPCOUNT, add_to_rows, apply, at, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
@@ -162,7 +162,7 @@ def _make_multiply(rows: int) -> Any:
                         panel, base = (j * planes + w_plane * WIDTH) * depth, x_plane * plane_size
                         if HAS_POPCOUNT:
                             for k in range(k0, k1):
-                                acc = outer_with(count_both, acc, a, row, base + walk[k], b, panel + k * WIDTH)
+                                acc = outer_with(count_both, acc, a, row, base + at(walk, k), b, panel + k * WIDTH)
                         else:
                             acc = acc + count_and(a, row, base, walk, k0, k1, b, panel + k0 * WIDTH)
                     if constant != 0 and k0 == 0:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numba
 
-from tinyqnn.kernels.simd import WORDS, carry_save, outer_with, popcount, zeros
+from tinyqnn.kernels.simd import WORDS, at, carry_save, outer_with, popcount, zeros
 
 __all__ = ["count_and", "count_xor"]
 
@@ -41,7 +41,7 @@ def _make(exclusive: bool) -> Any:
 
     @numba.njit(forceinline=True)
     def two(ones, a, row, base, walk, k, b, j):
-        return carry_save(ones, word(a, row, base + walk[k], b, j), word(a, row, base + walk[k + 1], b, j + WIDTH))
+        return carry_save(ones, word(a, row, base + at(walk, k), b, j), word(a, row, base + at(walk, k + 1), b, j + WIDTH))
 
     @numba.njit(forceinline=True)
     def count(a, row, base, walk, k0, k1, b, j):
@@ -64,7 +64,7 @@ def _make(exclusive: bool) -> Any:
             total = total + total + popcount(twos)
             total = total + total + popcount(ones)
         while k < k1:
-            total = total + popcount(word(a, row, base + walk[k], b, j))
+            total = total + popcount(word(a, row, base + at(walk, k), b, j))
             k += 1
             j += WIDTH
         return total

@@ -16,14 +16,15 @@ import numpy as np
 
 from tinyqnn.kernels.jit import aligned, jit
 from tinyqnn.kernels.pack import as_bytes
-from tinyqnn.kernels.product import COLS, ROWS, IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import LANES, cyclic, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
+from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.simd import LANES, REGISTERS, at, cyclic, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
 
 __all__ = ["Int8Gemm"]
 
 Array = np.ndarray
 
-BLOCK = 256  # groups of four bytes of k at a time: 32 kB of a panel
+BLOCK = 96  # groups of four bytes of k at a time: 24 kB of a panel
+ROWS, COLS = (6, 4) if REGISTERS == 32 else (4, 2)  # vectors; the loads of ROWS + COLS numbers serve ROWS · COLS products
 WIDTH = COLS * LANES
 
 
@@ -33,7 +34,7 @@ def add_products(acc, a, b):
 
 
 def _make_multiply(rows: int) -> Any:
-    """The loop below for tiles of `rows` rows and two vectors of columns."""
+    """The loop below for tiles of `rows` rows and COLS vectors of columns."""
 
     @jit
     def multiply(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
@@ -45,7 +46,7 @@ def _make_multiply(rows: int) -> Any:
                 for i in range(i0, i1, rows):
                     row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
                     for k in range(k0, k1):
-                        acc = outer_with(add_products, acc, a, row, walk[k], b, panel + k * WIDTH)
+                        acc = outer_with(add_products, acc, a, row, at(walk, k), b, panel + k * WIDTH)
                     put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
                              start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
 

@@ -113,11 +113,13 @@ def _pack_rows(first, last, x, count, bit, targets, words):
 
 
 @jit
-def _all_are_signs(x):
-    """Is every number 1 or −1?"""
+def _pack_signs(first, last, x, integers, count, sign, targets, words):
+    """The sign bits of rows first … last; False if a number is neither 1 nor −1."""
     others = False
-    for i in range(len(x)):
-        others |= (x[i] != 1) & (x[i] != -1)
+    for r in range(first, last):
+        for k in range(r * count, (r + 1) * count):
+            others |= (x[k] != 1) & (x[k] != -1)
+        _pack_rows(r, r + 1, integers, count, sign, targets, words)
     return not others
 
 
@@ -146,8 +148,7 @@ def pack_signs(rows: Array, targets: Array, words: Array) -> None:
     good = []
 
     def body(first: int, last: int) -> None:
-        good.append(_all_are_signs(flat[first * size : last * size]))
-        _pack_rows(first, last, integers, size, sign, targets, words)
+        good.append(_pack_signs(first, last, flat, integers, size, sign, targets, words))
 
     run(body, count, None if rows.size > PAYS else count)
     if not all(good):

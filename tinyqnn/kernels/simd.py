@@ -715,6 +715,16 @@ def add_to_rows(typingctx: Any, acc: Any, numbers: Any, i: Any, last: Any) -> An
     return acc(acc, numbers, types.intp, types.intp), codegen
 
 
+@intrinsic
+def at(typingctx: Any, a: Any, i: Any) -> Any:
+    """`a[i]` for i from 0: a plain index is first asked whether it is negative."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(_at(builder, _data(context, builder, sig.args[0], args[0]), args[1]))
+
+    return a.dtype(a, types.intp), codegen
+
+
 @intrinsic(prefer_literal=True)
 def cyclic(typingctx: Any, i: Any, last: Any, size: Any, step: Any, rows: Any) -> Any:
     """`(i mod size · step, (i + 1) mod size · step, …)`, `rows` of them; from number `last` on that one is repeated."""
@@ -762,3 +772,64 @@ def test_bits(typingctx: Any, a: Any, i: Any, bit: Any) -> Any:
         return builder.bitcast(found, ir.IntType(64))
 
     return types.uint64(a, types.intp, types.intp), codegen
+
+
+shorts = IntVector(16)
+
+
+@intrinsic
+def widen_bytes(typingctx: Any, a: Any, i: Any) -> Any:
+    """The signed bytes `a[i : i + 2·LANES]` as numbers of 16 bits."""
+    octets = ir.VectorType(ir.IntType(8), shorts.lanes)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        value = builder.load(builder.bitcast(address, octets.as_pointer()))
+        value.align = 1
+        return builder.sext(value, shorts.llvm)
+
+    return shorts(a, types.intp), codegen
+
+
+@intrinsic
+def add_shifted(typingctx: Any, total: Any, i: Any, x: Any, shift: Any) -> Any:
+    """`total[i : i + 2·LANES] += x << shift`, in 32 bits."""
+    wide = ir.VectorType(_I32, shorts.lanes)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        address = builder.bitcast(address, wide.as_pointer())
+        before = builder.load(address)
+        before.align = 4
+        one = builder.insert_element(ir.Constant(wide, ir.Undefined), builder.trunc(args[3], _I32), ir.Constant(_I32, 0))
+        splat_ = builder.shuffle_vector(one, ir.Constant(wide, ir.Undefined), ir.Constant(wide, None))
+        value = builder.add(before, builder.shl(builder.sext(args[2], wide), splat_))
+        builder.store(value, address).align = 4
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, x, types.intp), codegen
+
+
+@intrinsic
+def add_picked(typingctx: Any, acc: Any, table: Any, i: Any, w: Any, place: Any) -> Any:
+    """`acc + table[i + weight]` for the 4-bit weights at bit `place` of each number of w, 32-bit lanes.
+
+    The table holds what a number x times each of sixteen weights is: x << s for the weights 0 … 7, where s is 0, 2, 3, … 8,
+    and minus that for 8 … 15. AVX-512 keeps it in one register; elsewhere each lane shifts x = table[i] for itself.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        acc_, _, i_, w_, place_ = args
+        address = _at(builder, _data(context, builder, sig.args[1], args[1]), i_)
+        weight = builder.lshr(w_, _int_splat(builder, ints, builder.trunc(place_, _I32)))
+        if LANES == 16:
+            kind = ir.FunctionType(ints.llvm, [ints.llvm] * 2)
+            pick = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.permvar.si.512")
+            return builder.add(acc_, builder.call(pick, [_int_load(builder, ints, address), weight]))
+        x, n = _int_splat(builder, ints, builder.load(address)), builder.and_(weight, _constant(ints, 7))
+        doubled = builder.select(builder.icmp_unsigned("==", n, _constant(ints, 0)), x, builder.add(x, x))
+        product = builder.shl(doubled, n)
+        negative = builder.icmp_unsigned("!=", builder.and_(weight, _constant(ints, 8)), _constant(ints, 0))
+        return builder.select(negative, builder.sub(acc_, product), builder.add(acc_, product))
+
+    return acc(acc, table, types.intp, w, types.intp), codegen

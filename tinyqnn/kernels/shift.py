@@ -1,0 +1,220 @@
+"""Power-of-two weights: a product is a shift, and a sum of products is mostly a sum.
+
+PotQ's weights are ±½, ±2, ±4, … ±2^(2^(b−1)−1). Counted in halves they are ±2^s with s among 0, 2, 3, 4, …, so
+
+    2 · Σ_k w_k · x_k = Σ_s ( Σ_{w_k = +2^s} x_k − Σ_{w_k = −2^s} x_k ) << s
+
+Many rows at once: for each output the numbers k are sorted by their shift when the weights are packed. Activations lie with
+64 rows of x side by side; those with the same shift are added (or subtracted) in 16 bits, and only the sum is shifted.
+
+One row: weights are read once, so their bytes count: eight of them, 4 bits each, in a word of 32 bits. For each number x_k
+the sixteen things that a weight can make of it, ±(x_k << s), are written down, and each output picks its own.
+
+No multiplication is left, but that alone makes nothing faster on a processor whose multipliers work while one looks: what is
+gained on the one row is gained by moving 4 bits where float32 moves 32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyqnn.kernels import reference, use_reference
+from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.pack import as_bytes
+from tinyqnn.kernels.product import LARGEST, Rows, by_taps
+from tinyqnn.kernels.simd import LANES, add_picked, add_shifted, at, int_load, int_store, widen_bytes
+
+__all__ = ["ShiftGemm"]
+
+Array = np.ndarray
+
+BATCH, PANEL = 4 * LANES, 4 * LANES  # rows of x, or outputs of one row, side by side
+MOST = 255  # signed bytes whose sum fits 16 bits
+SHIFTS = np.array([0, 2, 3, 4, 5, 6, 7, 8], np.int32)  # of twice the weights ½, 2, 4, …
+FEW = 8  # rows of x up to which each is multiplied alone
+
+
+@jit
+def _multiply_batch(n0, n1, x, order, segments, starts, y, rows, i0, cols):
+    """Columns n0 … n1 of y for BATCH rows from i0; x holds their bytes side by side, for k after k."""
+    half, sums = BATCH // 2, np.empty((n1 - n0) * BATCH, np.int32)
+    for n in range(n0, n1):
+        o = (n - n0) * BATCH
+        sums[o : o + BATCH] = 0
+        for s in range(starts[n], starts[n + 1]):
+            shift, k = at(segments, 4 * s), at(segments, 4 * s + 1)
+            middle, end = at(segments, 4 * s + 2), at(segments, 4 * s + 3)
+            low = high = widen_bytes(x, 0) - widen_bytes(x, 0)
+            while k < middle - 1:  # two at a time
+                p, q = at(order, k), at(order, k + 1)
+                low, high = low + widen_bytes(x, p), high + widen_bytes(x, p + half)
+                low, high = low + widen_bytes(x, q), high + widen_bytes(x, q + half)
+                k += 2
+            while k < middle:
+                p = at(order, k)
+                low, high = low + widen_bytes(x, p), high + widen_bytes(x, p + half)
+                k += 1
+            while k < end - 1:
+                p, q = at(order, k), at(order, k + 1)
+                low, high = low - widen_bytes(x, p), high - widen_bytes(x, p + half)
+                low, high = low - widen_bytes(x, q), high - widen_bytes(x, q + half)
+                k += 2
+            while k < end:
+                p = at(order, k)
+                low, high = low - widen_bytes(x, p), high - widen_bytes(x, p + half)
+                k += 1
+            add_shifted(sums, o, low, shift)
+            add_shifted(sums, o + half, high, shift)
+    for i in range(i0, min(i0 + BATCH, rows)):
+        for n in range(n0, n1):
+            y[i * cols + n] = sums[(n - n0) * BATCH + i - i0]
+
+
+@jit
+def _multiply_row(p0, p1, table, groups, w, y, cols):
+    """Panels p0 … p1 of y, of four vectors, for one row of x: a word of w has eight weights."""
+    part = np.empty(PANEL, np.int32)
+    for p in range(p0, p1):
+        i = p * groups * PANEL
+        a = b = c = d = int_load(part, 0) - int_load(part, 0)
+        for g in range(groups):
+            w0, w1, w2, w3 = int_load(w, i), int_load(w, i + LANES), int_load(w, i + 2 * LANES), int_load(w, i + 3 * LANES)
+            for k in range(8):
+                a, b = add_picked(a, table, (8 * g + k) * 16, w0, 4 * k), add_picked(b, table, (8 * g + k) * 16, w1, 4 * k)
+                c, d = add_picked(c, table, (8 * g + k) * 16, w2, 4 * k), add_picked(d, table, (8 * g + k) * 16, w3, 4 * k)
+            i += PANEL
+        int_store(a, part, 0)
+        int_store(b, part, LANES)
+        int_store(c, part, 2 * LANES)
+        int_store(d, part, 3 * LANES)
+        for n in range(p * PANEL, min((p + 1) * PANEL, cols)):
+            y[n] = part[n - p * PANEL]
+
+
+class ShiftGemm:
+    """`2 · x · wᵀ` for PotQ's codes: `codes` (N, K) packed once, `x` (M, K) of −128 … 127 or 0 … 255 with `unsigned`.
+
+    A code n from 0 is the weight +2^(n − [n = 0]), a code −1 − n is minus that, as `PotQ.encode` returns them. The result is
+    (M, N) int32, exact, and counts in halves: with −½ for the code −1, `x · w` is half of it.
+
+    >>> g = ShiftGemm(np.array([[0, 1, -2, -1]]), bits=3)  # ½, 2, −2, −½
+    >>> g(np.array([[10, 3, 1, 4]])).tolist()  # 5 + 6 − 2 − 2 = 7
+    [[14]]
+    """
+
+    def __init__(self, codes: Any, bits: int = 4, unsigned: bool = False) -> None:
+        if bits not in (2, 3, 4):
+            raise ValueError(f"power-of-two weights have 2, 3 or 4 bits, got {bits!r}")
+        half = 2 ** (bits - 1)
+        octets = by_taps(as_bytes(codes, -half, half - 1, f"power-of-two weights of {bits} bits"))
+        octets = octets.reshape(len(octets), -1)
+        n, k = self.shape = octets.shape
+        largest = 2 ** (half - (half == 1)) * (255 if unsigned else 128)
+        if k * largest > LARGEST:
+            raise ValueError(f"a sum of K = {k} products of up to {largest} may not fit int32; the largest K is {LARGEST // largest}")
+        self.bits, self.unsigned, self.compiled = bits, unsigned, not use_reference()
+        shift = np.where(octets >= 0, octets, -1 - octets).astype(np.int64)
+        shift += shift > 0
+        self.values = (np.where(octets >= 0, 1, -1) << shift).astype(np.int32)
+        if not self.compiled:
+            return
+        self.nibbles = _nibbles(octets)
+        self.order, self.segments, self.starts = _sorted_by_shift(octets < 0, shift)
+
+    def pack(self, x: Any) -> Rows:
+        """Activations (M, K): rows side by side where there are many, K after K."""
+        x = np.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.shape[1]:
+            raise ValueError(f"expected activations (M, {self.shape[1]}), got {x.shape}")
+        low, high = (0, 255) if self.unsigned else (-128, 127)
+        octets = as_bytes(x, low, high, "activations")
+        if not self.compiled or len(x) <= FEW:
+            return Rows(x.shape, (octets.view(np.uint8) if self.unsigned else octets).astype(np.int32))
+        if self.unsigned:  # the loops add signed bytes: 128 less, and Σ w · 128 more
+            octets = octets ^ np.int8(-128)
+        m, k = x.shape
+        blocks = np.zeros((-(-m // BATCH), k, BATCH), np.int8)
+        for block in range(len(blocks)):
+            rows = octets[block * BATCH : (block + 1) * BATCH]
+            blocks[block, :, : len(rows)] = rows.T
+        return Rows(x.shape, blocks)
+
+    def multiply(self, packed: Rows, out: Array | None = None) -> Array:
+        """Twice the product with packed activations: (M, N) int32."""
+        (m, k), n = packed.shape, self.shape[0]
+        if k != self.shape[1]:
+            raise ValueError(f"expected packed rows of K = {self.shape[1]} numbers, got {packed.shape}")
+        y = np.empty((m, n), np.int32) if out is None else out
+        if y.shape != (m, n) or y.dtype != np.int32 or not y.flags.c_contiguous:
+            raise ValueError(f"expected out to be int32, contiguous, {(m, n)}, got {y.dtype}, {y.shape}")
+        if not self.compiled:
+            y[...] = reference.integer_matmul(packed.data, self.values)
+        elif packed.data.ndim == 2:
+            for row, target in zip(packed.data, y):
+                self._row(row, target)
+        else:
+            self._batches(packed.data, m, y)
+        return y
+
+    def _row(self, x: Array, y: Array) -> None:
+        groups = -(-len(x) // 8)
+        table = np.zeros((8 * groups, 16), np.int32)
+        np.left_shift(x[:, None], SHIFTS, out=table[: len(x), :8])
+        np.negative(table[:, :8], out=table[:, 8:])
+
+        def body(first: int, last: int) -> None:
+            _multiply_row(first, last, table.reshape(-1), groups, self.nibbles, y, len(y))
+
+        run(body, -(-len(y) // PANEL))
+
+    def _batches(self, blocks: Array, m: int, y: Array) -> None:
+        n, flat = self.shape[0], y.reshape(-1)
+        step = max(1, -(-n // (4 * get_num_threads())))
+        items = [(b, j) for b in range(len(blocks)) for j in range(0, n, step)]
+
+        def body(first: int, last: int) -> None:
+            for b, j in items[first:last]:
+                _multiply_batch(j, min(j + step, n), blocks[b].reshape(-1), self.order, self.segments, self.starts,
+                                flat, m, b * BATCH, n)
+
+        run(body, len(items), 1)
+        if self.unsigned:
+            y += (128 * self.values.sum(-1, dtype=np.int64)).astype(np.int32)
+
+    def __call__(self, x: Any) -> Array:
+        return self.multiply(self.pack(x))
+
+
+def _nibbles(codes: Array) -> Array:
+    """(N, K) codes -> (N/PANEL, K/8, PANEL) words of eight 4-bit weights: three bits n, the fourth the sign."""
+    n, k = codes.shape
+    fours = np.where(codes >= 0, codes, (-1 - codes) | 8).astype(np.uint32)
+    padded = np.zeros((-(-n // PANEL) * PANEL, -(-k // 8) * 8), np.uint32)
+    padded[:n, :k] = fours
+    groups = (padded.reshape(len(padded), -1, 8) << np.arange(0, 32, 4, dtype=np.uint32)).sum(-1, dtype=np.uint32)
+    return np.ascontiguousarray(groups.reshape(-1, PANEL, groups.shape[1]).transpose(0, 2, 1)).reshape(-1).view(np.int32)
+
+
+def _sorted_by_shift(negative: Array, shift: Array) -> tuple[Array, Array, Array]:
+    """For each output the k's in order of their shift, as places in a batch, and where each shift's begin.
+
+    A segment is (shift, first to add, first to subtract, end), positions in `order`; those of output n are number
+    `starts[n]` … `starts[n + 1]`. None is longer than MOST.
+    """
+    order, segments, starts, offset = [], [], [0], 0
+    for signs, shifts in zip(negative, shift):
+        key = 2 * shifts + signs
+        rank = np.argsort(key, kind="stable")
+        order.append(rank)
+        ends = np.searchsorted(key[rank], np.arange(2 * int(shifts.max()) + 3))
+        for s in range(int(shifts.max()) + 1):
+            first, middle, last = (int(end) for end in ends[2 * s : 2 * s + 3])
+            for begin in range(first, last, MOST):
+                end = min(begin + MOST, last)
+                segments.append((s, offset + begin, offset + min(max(middle, begin), end), offset + end))
+        offset += len(rank)
+        starts.append(len(segments))
+    flat = np.array(segments, np.int64).reshape(-1)
+    return (np.concatenate(order) * BATCH).astype(np.int64), flat, np.array(starts, np.int64)
