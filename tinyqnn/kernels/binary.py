@@ -103,12 +103,24 @@ class BinaryGemm(IntegerGemm):
         """Signs (M, K), one bit each."""
         x = self._matrix(x)
         if not self.compiled:
-            check_signs(x)
-            return Rows(x.shape, x.astype(np.int8))
+            return Rows(x.shape, self.numbers(x))
         depth = words_of(x.shape[1])
         words, places = empty_words(len(x) * depth), np.arange(len(x)) * depth
         pack_signs(x, places, words)
         return Rows(x.shape, words, places, np.arange(depth))
+
+    def numbers(self, x: Array) -> Array:
+        """The activations' plain numbers, for the twin."""
+        check_signs(x)
+        return x.astype(np.int8)
+
+    units = staticmethod(words_of)
+
+    def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
+        """Rows of signs (R, C) to `targets` in a new array of `size` words, with 0 everywhere else."""
+        words = np.zeros(size, np.uint64)
+        pack_signs(x, targets, words)
+        return words
 
     def start_table(self, missing: Array | None) -> Array:
         """K; where a border hides a tap its bits are 0, which say +1: less the tap's weights."""

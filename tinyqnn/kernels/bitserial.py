@@ -247,7 +247,7 @@ class BitSerialGemm(IntegerGemm):
 
     def row_sums(self, x: Any) -> Array:
         """Σ_k of the activations' values: (M,), or (x_bits, M) for ResQ. What an offset of the weights is multiplied by."""
-        return self.x_alphabet.values(self.x_alphabet.check(self._matrix(x), "activations")).sum(-1, dtype=np.int64)
+        return self.numbers(self._matrix(x)).sum(-1, dtype=np.int64)
 
     def start_table(self, missing: Array | None) -> Array:
         """(parts, S, N) int32: K·c·d + d·Σ w', less what the taps that are `missing` (S, taps) at a border add to it."""
@@ -258,13 +258,25 @@ class BitSerialGemm(IntegerGemm):
     def pack(self, x: Any) -> Rows:
         """Codes (M, K) in the planes of the activations' alphabet."""
         x = self._matrix(x)
-        octets = self.x_alphabet.check(x, "activations")
         if not self.compiled:
-            return Rows(x.shape, self.x_alphabet.values(octets))
+            return Rows(x.shape, self.numbers(x))
+        octets = self.x_alphabet.check(x, "activations")
         m, depth, planes = len(x), words_of(x.shape[1]), len(self.x_alphabet.planes)
         words, places = empty_words(planes * m * depth), np.arange(m) * depth
         pack_rows(octets, self.x_alphabet.planes, places, words, m * depth)
         return Rows(x.shape, words, places, np.arange(depth), m * depth)
+
+    def numbers(self, x: Array) -> Array:
+        """The activations' values, (M, K), or (x_bits, M, K) for ResQ; for the twin."""
+        return self.x_alphabet.values(self.x_alphabet.check(x, "activations"))
+
+    units = staticmethod(words_of)
+
+    def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
+        """Rows of codes (R, C) to `targets` in new planes of `size` words, with 0 everywhere else."""
+        words = np.zeros(len(self.x_alphabet.planes) * size, np.uint64)
+        pack_rows(self.x_alphabet.check(x, "activations"), self.x_alphabet.planes, targets, words, size)
+        return words
 
     def multiply(self, packed: Rows, out: Array | None = None) -> Array:
         """The product with packed activations: (M, N) int32, or (bits, M, N) with ResQ."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels.jit import aligned, jit
-from tinyqnn.kernels.pack import as_bytes
+from tinyqnn.kernels.jit import aligned, jit, run
+from tinyqnn.kernels.pack import PAYS, as_bytes
 from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import LANES, REGISTERS, at, cyclic, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
+from tinyqnn.kernels.simd import LANES, REGISTERS, at, copy, cyclic, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
 
 __all__ = ["Int8Gemm"]
 
@@ -54,6 +54,13 @@ def _make_multiply(rows: int) -> Any:
 
 
 _multiply_tile, _multiply_row = _make_multiply(ROWS), _make_multiply(1)
+
+
+@jit
+def _place(first, last, x, count, targets, data):
+    """Rows first … last of `count` bytes go to group `targets[r]` of data."""
+    for r in range(first, last):
+        copy(data, 4 * targets[r], x, r * count, count)
 
 
 class Int8Gemm(IntegerGemm):
@@ -95,15 +102,31 @@ class Int8Gemm(IntegerGemm):
     def pack(self, x: Any) -> Rows:
         """Activations (M, K) as unsigned bytes, K in whole fours."""
         x = self._matrix(x)
-        octets = self.as_unsigned(x)
         if not self.compiled:
-            return Rows(x.shape, octets.astype(np.int32) - self.zero)
+            return Rows(x.shape, self.numbers(x))
+        octets = self.as_unsigned(x)
         (m, k), depth = x.shape, fours(x.shape[1])
         data = np.ascontiguousarray(octets)
         if depth > k:
             data = np.zeros((m, depth), np.uint8)
             data[:, :k] = octets
         return Rows(x.shape, data.reshape(-1).view(np.int32), np.arange(m) * (depth // 4), np.arange(depth // 4))
+
+    def numbers(self, x: Array) -> Array:
+        """The activations' plain numbers, for the twin."""
+        return self.as_unsigned(x).astype(np.int16) - self.zero
+
+    @staticmethod
+    def units(c: int) -> int:
+        """How many numbers of 32 bits a pixel of `c` channels takes."""
+        return fours(c) // 4
+
+    def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
+        """Rows of bytes (R, C) to `targets` in a new array of `size` groups of four, with the byte of 0 everywhere else."""
+        octets, data = np.ascontiguousarray(self.as_unsigned(x)), np.full(4 * size, self.zero, np.uint8)
+        count, flat = octets.shape[1], octets.reshape(-1)
+        run(lambda first, last: _place(first, last, flat, count, targets, data), len(octets), None if octets.size > PAYS else len(octets))
+        return data.view(np.int32)
 
     def start_table(self, missing: Array | None) -> Array:
         """−128 · Σ w for signed activations; behind a border lies `zero`, so nothing is missing."""
