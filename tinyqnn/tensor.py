@@ -13,9 +13,11 @@ Everything else (convolution, normalisation, LSTM, quantizers) is a `Function` i
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ContextDecorator
+from operator import attrgetter
 from types import EllipsisType
 from typing import Any, Union
 
@@ -216,13 +218,14 @@ def _run_backward(root: Node) -> None:
                 reachable.add(edge[0])
                 waiting.append(edge[0])
 
-    for node in sorted(reachable, key=lambda node: -node.number):
+    for node in sorted(reachable, key=attrgetter("number"), reverse=True):
         outputs_grads = [
             np.zeros(shape, node.dtype) if grad is None else grad for grad, shape in zip(node.grads, node.shapes)
         ]
         start = time.perf_counter() if _State.observers else 0.0
         grads = node.function.backward(node, *outputs_grads)
-        grads = grads if isinstance(grads, tuple) else (grads,)
+        if not isinstance(grads, tuple):
+            grads = (grads,)
         if _State.observers:
             seconds = time.perf_counter() - start
             for observer in _State.observers:
@@ -242,11 +245,18 @@ def _run_backward(root: Node) -> None:
 
 def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, incoming: list[Array]) -> None:
     """Add a gradient to what the parent has. Never in place: `grad` may be shared, as in x + x."""
-    if not isinstance(grad, (np.ndarray, np.generic)):
-        name, kind = node.function.__name__, type(grad).__name__
-        raise TypeError(f"{name}.backward returned a {kind} as gradient; return NumPy arrays, None where there is none")
-    grad = np.asarray(grad)  # arithmetic on arrays without axes gives NumPy scalars
-    shape, dtype = (edge.shape, edge.dtype) if isinstance(edge, Tensor) else (edge[0].shapes[edge[1]], edge[0].dtype)
+    if type(grad) is not np.ndarray:
+        if not isinstance(grad, (np.ndarray, np.generic)):
+            name, kind = node.function.__name__, type(grad).__name__
+            raise TypeError(
+                f"{name}.backward returned a {kind} as gradient; return NumPy arrays, None where there is none"
+            )
+        grad = np.asarray(grad)  # arithmetic on arrays without axes gives NumPy scalars
+    if isinstance(edge, tuple):
+        parent, index = edge
+        shape, dtype = parent.shapes[index], parent.dtype
+    else:
+        shape, dtype = edge.data.shape, edge.data.dtype
     if grad.shape != shape:
         raise RuntimeError(
             f"{node.function.__name__}.backward returned a gradient of shape {grad.shape}, "
@@ -254,16 +264,23 @@ def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, incoming:
         )
     if grad.dtype != dtype:
         grad = grad.astype(dtype)
-    if not isinstance(edge, Tensor):
-        parent, index = edge
+    if isinstance(edge, tuple):
         before = parent.grads[index]
         parent.grads[index] = grad if before is None else np.asarray(before + grad)
     elif edge.grad is not None:
         edge.grad = np.asarray(edge.grad + grad)
     else:
         # A leaf keeps its gradient, and its owner may scale it in place: it must be nobody else's memory.
-        shared = grad.base is not None or any(grad is other for other in (*incoming, *node.saved))
+        shared = grad.base is not None or _is_among(grad, incoming) or _is_among(grad, node.saved)
         edge.grad = np.array(grad, order="K") if shared else grad
+
+
+def _is_among(array: Array, others: Sequence[Any]) -> bool:
+    """`array in others`, by identity."""
+    for other in others:  # noqa: SIM110 - any() takes three times as long
+        if other is array:
+            return True
+    return False
 
 
 class Tensor:
@@ -772,8 +789,7 @@ class Flatten(Function):
             raise ValueError(f"flatten: there are no axes {start_dim} to {end_dim} in an input of shape {x.shape}")
         ctx.save(x.shape)
         start, end = start_dim % axes, end_dim % axes
-        # int() because the product over no axes is a float.
-        return x.reshape((*x.shape[:start], int(np.prod(x.shape[start : end + 1])), *x.shape[end + 1 :]))
+        return x.reshape((*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:

@@ -100,3 +100,17 @@ def test_the_bias_is_added_to_every_row_once(rng, rows, cols, layout):
     np.testing.assert_allclose(y, a.astype(np.float64) @ b + bias, rtol=1e-4, atol=1e-4)
     empty = gemm.matmul(np.zeros((4, 0), np.float32), gemm.pack(np.zeros((0, cols), np.float32)), bias)
     np.testing.assert_array_equal(empty, np.tile(bias, (4, 1)))
+
+
+@pytest.mark.parametrize(("rows", "n_out", "n_in"), [(100, 128, 128), (7, 2, 33), (600, 5, 16), (3, 40, 1)])
+def test_a_linear_layers_gradients_equal_their_float64_twins(rng, rows, n_out, n_in):
+    g, x, w = operand(rng, rows, n_out, "contiguous"), operand(rng, rows, n_in, "contiguous"), operand(
+        rng, n_out, n_in, "contiguous")
+    gx, gw, gb = gemm.linear_grad(g, x, w)
+    assert_product(gx, g, w)
+    assert_product(gw, g.T, x)
+    np.testing.assert_allclose(gb, g.astype(np.float64).sum(axis=0), rtol=1e-5, atol=1e-4)
+    gx, gw, gb = gemm.linear_grad(g, x, w, need_x=False)
+    assert gx is None
+    assert_product(gw, g.T, x)
+    assert gemm.linear_grad(g, x, w, need_w=False)[1] is None

@@ -42,9 +42,8 @@ class Linear(Function):
         rows, weight, shape = ctx.saved
         need_x, need_weight, need_bias = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
-        grad_x = kernels.gemm.matmul(grad, weight).reshape(shape) if need_x else None
-        grad_weight = kernels.gemm.matmul(grad.T, rows) if need_weight else None
-        return grad_x, grad_weight, grad.sum(axis=0) if need_bias else None
+        grad_x, grad_weight, grad_bias = kernels.gemm.linear_grad(grad, rows, weight, need_x, need_weight)
+        return None if grad_x is None else grad_x.reshape(shape), grad_weight, grad_bias if need_bias else None
 
 
 class Conv2d(Function):

@@ -16,7 +16,7 @@ class CrossEntropy(Function):
     @staticmethod
     def forward(ctx: Node, x: Array, *, targets: Array, ignore_index: int) -> Array:
         counts = targets != ignore_index
-        n = max(np.count_nonzero(counts), 1)
+        n = max(int(np.count_nonzero(counts)), 1)
         if x.dtype == np.float32 and not kernels.use_reference():
             loss, grad_x = kernels.rows.cross_entropy(x, targets, ignore_index, 1 / n)
         else:

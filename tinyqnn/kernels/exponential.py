@@ -3,8 +3,8 @@
     e^x = 2^n · e^r      n = ⌊x / ln 2 + ½⌋,   r = x − n · ln 2,   |r| ≤ ½ ln 2
     e^r = 1 + r + r²/2! + … + r⁷/7!            the next term is below 6·10⁻⁹
 
-There is no branch and no table in it, so a loop over these is done in whole vectors, which the C library's function does
-not allow. The result is off by one and a half units of float32's last place at most. In compiled code alone.
+There is no branch and no table in it, so a loop over these is done in whole vectors, which the C library's function
+does not allow. The result is off by one and a half units of float32's last place at most. In compiled code alone.
 """
 
 # mypy: allow-untyped-defs

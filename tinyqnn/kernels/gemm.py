@@ -7,7 +7,8 @@ walked in blocks, so that a panel's block stays in the nearest cache while all r
 A product of matrices that fit a core's cache is one call of `_multiply_small` instead: one thread, one block, and b is
 read where it is if its rows lie in memory as rows of whole vectors.
 
-    matmul(a, b, bias)              a @ b + bias: packs b and multiplies, or asks BLAS, whichever was faster here
+    matmul(a, b, bias)              a @ b + bias: packs b and multiplies, on all threads where that pays
+    linear_grad(g, x, w)            the three gradients of x @ w.T + bias
     p = pack(b);  matmul(a, p)      b packed once for many products, as an LSTM's weights are for all time steps
 
 The reading copy is one line of NumPy in `reference.py`; it also does the work in float64.
@@ -36,13 +37,12 @@ from tinyqnn.kernels.simd import (
     transpose,
 )
 
-__all__ = ["Packed", "matmul", "pack", "panel_width", "product"]
+__all__ = ["Packed", "linear_grad", "matmul", "pack", "panel_width", "product"]
 
 DEPTH = 320  # numbers of k walked at a time: with ROW_BLOCK rows of a 0.3 MB, a part of the L2 cache
-ROW_BLOCK = 240
-SMALL = 4_000_000  # multiplications below which a second thread does not pay
+ROW_BLOCK = 240SMALL = 4_000_000  # multiplications below which a second thread does not pay
 SMALL_DEPTH = 512  # and the numbers of k that go well in one block
-TINY = 200_000  # multiplications below which packing does not pay; BLAS does those on one thread
+
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 
 
@@ -254,7 +254,7 @@ def matmul(
     """
     (rows, depth), cols = a.shape, b.shape[1]
     if isinstance(b, np.ndarray) and (
-        rows * depth * cols < TINY or not a.dtype == b.dtype == np.float32 or use_reference()
+        rows * depth * cols == 0 or not a.dtype == b.dtype == np.float32 or use_reference()
     ):
         return reference.matmul(a, b, bias, out)
     if depth != b.shape[0]:
@@ -293,3 +293,40 @@ def matmul(
 
     run(body, items, 1)
     return y
+
+
+@jit
+def _linear_grad(g, x, w, rows, n_out, n_in, packed, gx, gw, gb):
+    """The three gradients in one call; gx is left out if there is no room for it."""
+    zeros, one = np.zeros(n_in, np.float32), np.int64(1)
+    if len(gx):
+        _multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, gx)
+    _multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, gw)
+    gb[:] = 0.0
+    for i in range(rows):
+        for j in range(n_out):
+            gb[j] += g[i * n_out + j]
+
+
+def linear_grad(
+    g: np.ndarray, x: np.ndarray, w: np.ndarray, need_x: bool = True, need_w: bool = True
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+    """Gradients of y = x @ w.T + bias from g (n, out), with x (n, in) and w (out, in): g @ w, g.T @ x and Σ g.
+
+    >>> gx, gw, gb = linear_grad(np.ones((3, 1)), np.ones((3, 2)), np.ones((1, 2)))
+    >>> gx.tolist(), gw.tolist(), gb.tolist()
+    ([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[3.0, 3.0]], [3.0])
+    """
+    rows, (n_out, n_in) = len(g), w.shape
+    small = rows <= SMALL_DEPTH and n_out <= SMALL_DEPTH and 0 < rows * n_out * n_in < SMALL
+    usual = g.dtype == x.dtype == w.dtype == np.float32 and g.flags.c_contiguous and x.flags.c_contiguous
+    if not (small and need_w and usual and w.flags.c_contiguous) or use_reference():
+        gx = matmul(g, w) if need_x else None
+        gw = matmul(g.T, x) if need_w else None
+        return gx, gw, g.sum(axis=0)
+    gx, gw, gb = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w), np.empty(n_out, np.float32)
+    packed = scratch(0 if n_in % LANES == 0 else max(rows, n_out) * _round_up(n_in))
+    _linear_grad(
+        g.reshape(-1), x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed, gx.reshape(-1), gw.reshape(-1), gb
+    )
+    return gx if need_x else None, gw, gb

@@ -9,7 +9,7 @@ Why not Numba's `parallel=True`? On two cores, a 0.22 ms loop takes 0.13 ms here
 loop. `parallel=True` adds 0.6 s for every kernel, has another threading layer on every system, and its threads wait for
 one another: with a second program running, the same loop took 0.25 ms on the workqueue layer, 3.5 ms on OpenMP, and
 0.23 ms here, where whoever is free takes the next chunk. A spinning OpenMP pool also stalls threaded BLAS, and BLAS it.
-So products go through our own tile (`gemm.py`), and BLAS gets those so small that it uses one thread.
+So products go through our own tile (`gemm.py`).
 """
 
 from __future__ import annotations

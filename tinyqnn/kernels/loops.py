@@ -136,8 +136,11 @@ def _relu(x, first, last, y):
 def relu(x: Array) -> Array:
     """max(x, 0), in x's memory order."""
     y = np.empty_like(x)
-    flat_x, flat_y = flat(x if x.strides == y.strides else _ordered_as(x, y)), flat(y)
-    run(lambda first, last: _relu(flat_x, first, last, flat_y), x.size, CHUNK)
+    flat_x, flat_y = _together(x, y)
+    if x.size <= CHUNK:
+        _relu(flat_x, 0, x.size, flat_y)
+    else:
+        run(lambda first, last: _relu(flat_x, first, last, flat_y), x.size, CHUNK)
     return y
 
 
@@ -151,16 +154,24 @@ def _relu_grad(g, y, first, last, out):
 def relu_grad(g: Array, y: Array) -> Array:
     """g where y > 0, else 0, in y's memory order."""
     out = np.empty_like(y)
-    flat_g, flat_y, flat_out = flat(g if g.strides == y.strides else _ordered_as(g, y)), flat(y), flat(out)
-    run(lambda first, last: _relu_grad(flat_g, flat_y, first, last, flat_out), y.size, CHUNK)
+    flat_g, flat_y = _together(g, y)
+    flat_out = flat(out)
+    if y.size <= CHUNK:
+        _relu_grad(flat_g, flat_y, 0, y.size, flat_out)
+    else:
+        run(lambda first, last: _relu_grad(flat_g, flat_y, first, last, flat_out), y.size, CHUNK)
     return out
 
 
-def _ordered_as(g: Array, y: Array) -> Array:
-    """A copy of g that lies in memory as y does."""
-    copy = np.empty_like(y)
-    copy[...] = g
-    return copy
+def _together(x: Array, y: Array) -> tuple[Array, Array]:
+    """All elements of x and y in y's memory order."""
+    if x.flags.c_contiguous and y.flags.c_contiguous:
+        return x.reshape(-1), y.reshape(-1)
+    if x.strides != y.strides:
+        copy = np.empty_like(y)
+        copy[...] = x
+        x = copy
+    return flat(x), flat(y)
 
 
 @jit

@@ -27,20 +27,24 @@ def _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad):
             loss[i] = 0
             grad[i] = 0
             continue
-        tops[:] = row[0]
-        for j in range(0, whole, TOGETHER):
-            for k in range(TOGETHER):
-                tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
-        top = tops.max()
+        top = row[0]
+        if whole:
+            tops[:] = top
+            for j in range(0, whole, TOGETHER):
+                for k in range(TOGETHER):
+                    tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
+            top = tops.max()
         for j in range(whole, columns):
             top = row[j] if row[j] > top else top
         for j in range(columns):
             e[j] = exp(row[j] - top)
-        sums[:] = 0
-        for j in range(0, whole, TOGETHER):
-            for k in range(TOGETHER):
-                sums[k] += e[j + k]
-        total = sums.sum()
+        total = np.float32(0)
+        if whole:
+            sums[:] = 0
+            for j in range(0, whole, TOGETHER):
+                for k in range(TOGETHER):
+                    sums[k] += e[j + k]
+            total = sums.sum()
         for j in range(whole, columns):
             total += e[j]
         loss[i] = np.log(total) + (top - row[target])

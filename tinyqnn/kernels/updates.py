@@ -24,7 +24,10 @@ def fast(*arrays: Array) -> bool:
     >>> fast(np.zeros(3))
     False
     """
-    return all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays) and not use_reference()
+    for a in arrays:
+        if a.dtype != np.float32 or not a.flags.c_contiguous:
+            return False
+    return not use_reference()
 
 
 @jit
@@ -56,8 +59,9 @@ def sgd(p: Array, g: Array, m: Array | None, lr: float, momentum: float, fresh: 
     >>> p.tolist()
     [0.5]
     """
-    p, g = p.reshape(-1), g.reshape(-1)
-    m = p if m is None else m.reshape(-1)
+    if p.ndim != 1:
+        p, g, m = p.reshape(-1), g.reshape(-1), None if m is None else m.reshape(-1)
+    m = p if m is None else m
     numbers = lr, momentum, fresh, decay, nesterov
     if p.size <= CHUNK:
         _sgd(p, g, m, 0, p.size, *numbers)
