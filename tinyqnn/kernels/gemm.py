@@ -40,9 +40,9 @@ from tinyqnn.kernels.simd import (
 __all__ = ["Packed", "linear_grad", "matmul", "pack", "panel_width", "product"]
 
 DEPTH = 320  # numbers of k walked at a time: with ROW_BLOCK rows of a 0.3 MB, a part of the L2 cache
-ROW_BLOCK = 240SMALL = 4_000_000  # multiplications below which a second thread does not pay
+ROW_BLOCK = 240
+SMALL = 4_000_000  # multiplications below which a second thread does not pay
 SMALL_DEPTH = 512  # and the numbers of k that go well in one block
-
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 
 
