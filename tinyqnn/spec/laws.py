@@ -337,7 +337,7 @@ LAWS: tuple[Law, ...] = (
         lambda c, x: checks.is_monotone(c.subject, x, c.rtol), general=True,
         unless={"R": "where α₁ < α₂ + …, +α₁ − α₂ lies below −α₁ + α₂; heavy tails bring that about"}),
     Law("is_odd", "Q(−x) = −Q(x)",
-        lambda c, x: checks.is_odd(c.subject, x),
+        _when_tame(lambda c, x: checks.is_odd(c.subject, x)),
         unless={"B": "0 and −0 both go to −α", "T": "ties go up", "Q": "0 and −0 both go up",
                 "F": "ties go up, and there is a code −2^(b−1) but no 2^(b−1)", "R": "a residual of 0 has sign −1",
                 "Z": "edges between cells go up", "C": "0 and −0 both go up", "P": "0 and −0 both go to −α/2",
