@@ -84,3 +84,14 @@ def test_the_readme_begins_with_the_two_commands():
     assert len(commands) >= 2
     for command in commands[:2]:
         assert command.count("\n") == 1, "one line each"
+
+
+def test_the_map_of_the_house_shows_every_room_on_its_floor():
+    from test_floors import FLOORS
+
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = {int(line[4]): line for line in text.splitlines() if re.match(r"    \d  ", line)}
+    for floor, rooms in FLOORS.items():
+        for room in rooms:
+            if (ROOT / "tinyqnn" / room).is_dir() or (ROOT / "tinyqnn" / f"{room}.py").exists():
+                assert re.search(rf"\b{room}\b", lines.get(floor, "")), f"CONTRIBUTING.md's floor {floor} lacks {room}"
