@@ -3,6 +3,9 @@
 They work on plain NumPy arrays and know nothing of tensors. Importing this package does not import Numba (0.5 s and
 more): a submodule is loaded when it is first used.
 
+    BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm      exact products of codes: weights packed once, then g(x)
+    IntConv2d                                           a convolution made of any of the first three
+
     TINYQNN_KERNELS=reference    every kernel is its NumPy twin: slow, and easy to step through in a debugger
     TINYQNN_THREADS=1            how many threads the compiled kernels use (default: the cores this process may use)
 
@@ -15,7 +18,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from typing import Any
 
 __all__ = ["use_reference", "using"]
 
@@ -36,6 +39,11 @@ _SUBMODULES = frozenset(
         "bitserial",
         "shift",
         "int8",
+        "product",
+        "count",
+        "intconv",
+        "fastest",
+        "limits",
     }
 )
 
@@ -78,7 +86,18 @@ def _choose(choice: str) -> None:
     _choice = "reference" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else choice
 
 
-def __getattr__(name: str) -> ModuleType:
+_CLASSES = {
+    "BinaryGemm": "binary",
+    "BitSerialGemm": "bitserial",
+    "ShiftGemm": "shift",
+    "Int8Gemm": "int8",
+    "IntConv2d": "intconv",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """A product of signs is a count: where two signs agree it is +1, where they differ −1.
 
-Let −1 be the bit 1 and +1 the bit 0. Then `a xor b` marks the places that differ, and with D = popcount(a xor b) of them
-among K, P = K − D agree, so
+Let −1 be the bit 1 and +1 the bit 0. Then `a xor b` marks the places that differ, and with D = popcount(a xor b) of
+them among K, P = K − D agree, so
 
     Σ_k a_k · b_k = P − D = 2·P − K = K − 2·D
 
@@ -21,7 +21,18 @@ from tinyqnn.kernels.count import count_xor
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
 from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import HAS_POPCOUNT, apply, at, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.simd import (
+    HAS_POPCOUNT,
+    apply,
+    at,
+    cyclic,
+    multiples,
+    offsets,
+    outer_with,
+    popcount,
+    put_tile,
+    zeros,
+)
 
 __all__ = ["BinaryGemm"]
 
@@ -59,8 +70,17 @@ def _make_multiply(rows: int) -> Any:
                     else:
                         acc = count_xor(a, row, 0, walk, k0, k1, b, panel + k0 * WIDTH)
                     acc = apply(minus_twice, acc, 0)
-                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
-                             start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
+                    put_tile(
+                        acc,
+                        y,
+                        multiples(cols, i1 - 1 - i, rows),
+                        i * cols + j,
+                        j1 - j,
+                        k0 == 0,
+                        start,
+                        cyclic(i, i1 - 1, start_rows, cols, rows),
+                        j,
+                    )
 
     return multiply
 
@@ -132,7 +152,19 @@ class BinaryGemm(IntegerGemm):
         start = (self.start if packed.start is None else packed.start)[0]
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.walk, self.panels,
-                     start.reshape(-1), len(start), self.shape[0], y)
+            multiply(
+                i0,
+                i1,
+                j0,
+                j1,
+                packed.data,
+                packed.places,
+                packed.walk,
+                self.panels,
+                start.reshape(-1),
+                len(start),
+                self.shape[0],
+                y,
+            )
 
         return compiled

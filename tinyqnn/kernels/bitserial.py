@@ -20,8 +20,8 @@ What the schemes' codes are as planes ("kind"), low bit first; the results count
     zoom        ZoomQ               0 … 2^b − 1             2, 4, …, 2^b           1    2·code + 1, twice code + ½
     residual    ResQ                b signs, first highest  −2 each                1    b results, one for each sign
 
-A mid-rise number is a sum of binary planes too: 2·code + 1 = Σ_i ±2^i, and so is ResQ's Σ_i ±α_i, but with scales that are
-no powers of two: its result has the sign as first index, `y[i] = Σ_k x_k · s_ik`, for the caller to weigh with α_i.
+A mid-rise number is a sum of binary planes too: 2·code + 1 = Σ_i ±2^i, and so is ResQ's Σ_i ±α_i, but with scales that
+are no powers of two: its result has the sign as first index, `y[i] = Σ_k x_k · s_ik`, for the caller to weigh with α_i.
 ZoomQ's value is α/2 · (2·code + 1) + min: for the minimum the caller needs Σ_k of the other factor, `weight_sums` and
 `row_sums(x)`.
 """
@@ -37,7 +37,19 @@ from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
 from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import HAS_POPCOUNT, add_to_rows, apply, at, cyclic, multiples, offsets, outer_with, popcount, put_tile, zeros
+from tinyqnn.kernels.simd import (
+    HAS_POPCOUNT,
+    add_to_rows,
+    apply,
+    at,
+    cyclic,
+    multiples,
+    offsets,
+    outer_with,
+    popcount,
+    put_tile,
+    zeros,
+)
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
@@ -48,7 +60,7 @@ KINDS = ("binary", "ternary", "signed", "unsigned", "midrise", "zoom", "residual
 
 
 class Alphabet(NamedTuple):
-    """What codes mean: the bits of the byte that are planes, the weight of each, the constant, and which codes there are."""
+    """What codes mean: which bits of a byte are planes, the weight of each, the constant, and the range of codes."""
 
     kind: str
     bits: int
@@ -97,7 +109,9 @@ class Alphabet(NamedTuple):
         """Codes as bytes; ValueError for what is not in the alphabet."""
         octets = as_bytes(codes, self.low, self.high, f"{self.kind} {name} of {self.bits} bits")
         if self.kind == "binary" and octets.size and not octets.all():
-            raise ValueError(f"binary {name} are 1 and −1 alone, got a 0; take the signs first, with one of the two for 0")
+            raise ValueError(
+                f"binary {name} are 1 and −1 alone, got a 0; take the signs first, with one of the two for 0"
+            )
         return octets
 
     def values(self, octets: Array) -> Array:
@@ -139,8 +153,26 @@ def _make_multiply(rows: int) -> Any:
     """The loop below for tiles of `rows` rows and two vectors of columns."""
 
     @jit
-    def multiply(i0, i1, j0, j1, a, places, walk, plane_size, b, planes, pairs, start, start_rows, constant, x_planes,
-                 x_weights, cols, y):
+    def multiply(
+        i0,
+        i1,
+        j0,
+        j1,
+        a,
+        places,
+        walk,
+        plane_size,
+        b,
+        planes,
+        pairs,
+        start,
+        start_rows,
+        constant,
+        x_planes,
+        x_weights,
+        cols,
+        y,
+    ):
         depth, block = len(walk), max(8, BLOCK // planes)
         terms = np.zeros(i1 - i0, np.int64)
         if constant != 0:
@@ -167,8 +199,17 @@ def _make_multiply(rows: int) -> Any:
                             acc = acc + count_and(a, row, base, walk, k0, k1, b, panel + k0 * WIDTH)
                     if constant != 0 and k0 == 0:
                         acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
-                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
-                             start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
+                    put_tile(
+                        acc,
+                        y,
+                        multiples(cols, i1 - 1 - i, rows),
+                        i * cols + j,
+                        j1 - j,
+                        k0 == 0,
+                        start,
+                        cyclic(i, i1 - 1, start_rows, cols, rows),
+                        j,
+                    )
 
     return multiply
 
@@ -178,7 +219,7 @@ _multiply_tile = _make_multiply(BIT_ROWS) if BIT_ROWS > 1 else _multiply_row
 
 
 def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
-    """The pairs of planes from the largest weight to the smallest: rows (plane of w, plane of x, shift, change of sign).
+    """The pairs of planes, the largest weight first: rows (plane of w, plane of x, shift, change of sign).
 
     `w` and `x` are lists of (plane, weight). Shift and change of sign come before the pair's product is added; the last
     row, with plane −1, has those that come behind all.
@@ -242,15 +283,15 @@ class BitSerialGemm(IntegerGemm):
 
     @property
     def weight_sums(self) -> Array:
-        """Σ_k of the weights' values: (N,), or (bits, N) for ResQ. What an offset of the activations is multiplied by."""
+        """Σ_k of the weights' values: (N,), or (bits, N) for ResQ: the factor of an offset of the activations."""
         return self.values.sum((-1, -2), dtype=np.int64)
 
     def row_sums(self, x: Any) -> Array:
-        """Σ_k of the activations' values: (M,), or (x_bits, M) for ResQ. What an offset of the weights is multiplied by."""
+        """Σ_k of the activations' values: (M,), or (x_bits, M) for ResQ: the factor of an offset of the weights."""
         return self.numbers(self._matrix(x)).sum(-1, dtype=np.int64)
 
     def start_table(self, missing: Array | None) -> Array:
-        """(parts, S, N) int32: K·c·d + d·Σ w', less what the taps that are `missing` (S, taps) at a border add to it."""
+        """(parts, S, N) int32: d · Σ w, without the taps that are `missing` (S, taps) at a border."""
         d = self.x_alphabet.constant
         present = np.ones((1, self.tap_sums.shape[1]), np.int64) if missing is None else 1 - missing.astype(np.int64)
         return (d * (present @ self.tap_sums)).astype(np.int32)
@@ -302,8 +343,26 @@ class BitSerialGemm(IntegerGemm):
         start = (self.start if packed.start is None else packed.start)[part]
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.walk, packed.plane_size, self.panels, planes, pairs,
-                     start.reshape(-1), len(start), constant, x_planes, x_weights, self.shape[0], y)
+            multiply(
+                i0,
+                i1,
+                j0,
+                j1,
+                packed.data,
+                packed.places,
+                packed.walk,
+                packed.plane_size,
+                self.panels,
+                planes,
+                pairs,
+                start.reshape(-1),
+                len(start),
+                constant,
+                x_planes,
+                x_weights,
+                self.shape[0],
+                y,
+            )
 
         return compiled
 

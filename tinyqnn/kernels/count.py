@@ -41,7 +41,9 @@ def _make(exclusive: bool) -> Any:
 
     @numba.njit(forceinline=True)
     def two(ones, a, row, base, walk, k, b, j):
-        return carry_save(ones, word(a, row, base + at(walk, k), b, j), word(a, row, base + at(walk, k + 1), b, j + WIDTH))
+        return carry_save(
+            ones, word(a, row, base + at(walk, k), b, j), word(a, row, base + at(walk, k + 1), b, j + WIDTH)
+        )
 
     @numba.njit(forceinline=True)
     def count(a, row, base, walk, k0, k1, b, j):

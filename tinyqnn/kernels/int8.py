@@ -2,9 +2,9 @@
 
     acc[n] += x_k · w_nk + x_k+1 · w_n,k+1 + x_k+2 · w_n,k+2 + x_k+3 · w_n,k+3
 
-That instruction (byte-dot, VNNI) takes unsigned bytes on one side and signed ones on the other. Signed activations are made
-unsigned by adding 128, which the sums start from: Σ_k w_k · (x_k + 128) − 128 · Σ_k w_k. Where a processor lacks it the same
-four products are formed one by one. Numbers behind the K-th are 0 in w.
+That instruction (byte-dot, VNNI) takes unsigned bytes on one side and signed ones on the other. Signed activations are
+made unsigned by adding 128, which the sums start from: Σ_k w_k · (x_k + 128) − 128 · Σ_k w_k. Where a processor lacks
+it the same four products are formed one by one. Numbers behind the K-th are 0 in w.
 """
 
 from __future__ import annotations
@@ -17,14 +17,28 @@ import numpy as np
 from tinyqnn.kernels.jit import aligned, jit, run
 from tinyqnn.kernels.pack import PAYS, as_bytes
 from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
-from tinyqnn.kernels.simd import LANES, REGISTERS, at, copy, cyclic, dot_bytes, multiples, offsets, outer_with, put_tile, zeros
+from tinyqnn.kernels.simd import (
+    LANES,
+    REGISTERS,
+    at,
+    copy,
+    cyclic,
+    dot_bytes,
+    multiples,
+    offsets,
+    outer_with,
+    put_tile,
+    zeros,
+)
 
 __all__ = ["Int8Gemm"]
 
 Array = np.ndarray
 
 BLOCK = 96  # groups of four bytes of k at a time: 24 kB of a panel
-ROWS, COLS = (6, 4) if REGISTERS == 32 else (4, 2)  # vectors; the loads of ROWS + COLS numbers serve ROWS · COLS products
+ROWS, COLS = (
+    (6, 4) if REGISTERS == 32 else (4, 2)
+)  # vectors; the loads of ROWS + COLS numbers serve ROWS · COLS products
 WIDTH = COLS * LANES
 
 
@@ -47,8 +61,17 @@ def _make_multiply(rows: int) -> Any:
                     row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
                     for k in range(k0, k1):
                         acc = outer_with(add_products, acc, a, row, at(walk, k), b, panel + k * WIDTH)
-                    put_tile(acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0,
-                             start, cyclic(i, i1 - 1, start_rows, cols, rows), j)
+                    put_tile(
+                        acc,
+                        y,
+                        multiples(cols, i1 - 1 - i, rows),
+                        i * cols + j,
+                        j1 - j,
+                        k0 == 0,
+                        start,
+                        cyclic(i, i1 - 1, start_rows, cols, rows),
+                        j,
+                    )
 
     return multiply
 
@@ -122,10 +145,14 @@ class Int8Gemm(IntegerGemm):
         return fours(c) // 4
 
     def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
-        """Rows of bytes (R, C) to `targets` in a new array of `size` groups of four, with the byte of 0 everywhere else."""
+        """Rows of bytes (R, C) to `targets` in a new array of `size` groups of four, the byte of 0 elsewhere."""
         octets, data = np.ascontiguousarray(self.as_unsigned(x)), np.full(4 * size, self.zero, np.uint8)
         count, flat = octets.shape[1], octets.reshape(-1)
-        run(lambda first, last: _place(first, last, flat, count, targets, data), len(octets), None if octets.size > PAYS else len(octets))
+        run(
+            lambda first, last: _place(first, last, flat, count, targets, data),
+            len(octets),
+            None if octets.size > PAYS else len(octets),
+        )
         return data.view(np.int32)
 
     def start_table(self, missing: Array | None) -> Array:
@@ -136,8 +163,20 @@ class Int8Gemm(IntegerGemm):
         multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(i0, i1, j0, j1, packed.data, packed.places, packed.walk, self.panels,
-                     self.start.reshape(-1), 1, self.shape[0], y)
+            multiply(
+                i0,
+                i1,
+                j0,
+                j1,
+                packed.data,
+                packed.places,
+                packed.walk,
+                self.panels,
+                self.start.reshape(-1),
+                1,
+                self.shape[0],
+                y,
+            )
 
         return compiled
 

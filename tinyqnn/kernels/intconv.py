@@ -1,11 +1,11 @@
 """A convolution of codes is a product whose rows are found in the packed image, never written down.
 
-The codes of a pixel are packed along its channels, each pixel into words of its own; around the image lies a border of zero
-words. For an output pixel, the numbers under the filter are at fixed distances from its upper left corner: that is the
-`walk` of a product's row (see `product.py`), the corner its `place`. A patch matrix, float or packed, never exists.
+The codes of a pixel are packed along its channels, each pixel into words of its own; around the image lies a border of
+zero words. For an output pixel, the numbers under the filter are at fixed distances from its upper left corner: that is
+the `walk` of a product's row (see `product.py`), the corner its `place`. A patch matrix, float or packed, never exists.
 
-Beyond the border the value is 0. Where the packed 0 stands for another value (+1 for signs, ½ for mid-rise codes), what the
-hidden taps add is taken off the number that the sums of such a pixel start from.
+Beyond the border the value is 0. Where the packed 0 stands for another value (+1 for signs, ½ for mid-rise codes), what
+the hidden taps add is taken off the number that the sums of such a pixel start from.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def _geometry(n: int, image: Pair, units: int, kernel: Pair, stride: Pair, paddi
     (h, w), (ph, pw) = image, padding
     out = conv2d_output_size(image, kernel, stride, padding, dilation)
     if min(out) < 1:
-        raise ValueError(f"images of {image} with padding {padding} are smaller than the filter {kernel} of dilation {dilation}")
+        raise ValueError(
+            f"images of {image} with padding {padding} are smaller than the filter {kernel} of dilation {dilation}"
+        )
     rows, cols = h + 2 * ph, w + 2 * pw
 
     def pixels(ys: Array, xs: Array) -> Array:
@@ -56,7 +58,7 @@ def _geometry(n: int, image: Pair, units: int, kernel: Pair, stride: Pair, paddi
     missing = None
     if ph or pw:
         y, x = top[:, None] + down - ph, left[:, None] + right - pw  # (H', kh), (W', kw): rows and columns of the image
-        inside = ((0 <= y) & (y < h))[:, None, :, None] & ((0 <= x) & (x < w))[None, :, None, :]
+        inside = ((y >= 0) & (y < h))[:, None, :, None] & ((x >= 0) & (x < w))[None, :, None, :]
         missing = ~inside.reshape(out[0] * out[1], -1)
     return Geometry(
         out, n * rows * cols * units, pixels(np.arange(h) + ph, np.arange(w) + pw) * units, pixels(top, left) * units,
@@ -100,10 +102,14 @@ class IntConv2d:
     ) -> None:  # fmt: skip
         codes = np.asarray(codes)
         if codes.ndim != 4 or codes.size == 0 or groups < 1 or len(codes) % groups:
-            raise ValueError(f"expected weights (O, C/groups, kh, kw), O a multiple of groups = {groups}, got {codes.shape}")
+            raise ValueError(
+                f"expected weights (O, C/groups, kh, kw), O a multiple of groups = {groups}, got {codes.shape}"
+            )
         self.stride, self.padding, self.dilation = _pair(stride), _pair(padding), _pair(dilation)
         if min(self.stride) < 1 or min(self.dilation) < 1 or min(self.padding) < 0:
-            raise ValueError(f"expected stride and dilation from 1 and padding from 0, got {stride}, {dilation}, {padding}")
+            raise ValueError(
+                f"expected stride and dilation from 1 and padding from 0, got {stride}, {dilation}, {padding}"
+            )
         self.groups, self.kernel = groups, (codes.shape[2], codes.shape[3])
         o, self.channels = len(codes), codes.shape[1] * groups
         taps = codes.transpose(0, 2, 3, 1).reshape(groups, o // groups, -1, codes.shape[1])  # (G, O/G, kh·kw, C/G)
@@ -131,7 +137,7 @@ class IntConv2d:
         return np.moveaxis(y.reshape(*y.shape[:-2], n, *place.out, y.shape[-1]), -1, -3)
 
     def _rows(self, gemm: Any, pixels: Array, place: Geometry) -> Rows:
-        """What lies under the filter, for every output pixel: addresses in the packed image, or (the twin) the numbers."""
+        """What lies under the filter, for every output pixel: addresses in the packed image, or the numbers."""
         shape = (len(place.places), gemm.shape[1])
         if gemm.compiled:
             data = gemm.pack_pixels(pixels, place.targets, place.size)
@@ -147,12 +153,16 @@ class IntConv2d:
         (n, h, w), c = size, self.channels
         out = conv2d_output_size((h, w), self.kernel, self.stride, self.padding, self.dilation)
         if min(out) < 1:
-            raise ValueError(f"images of {(h, w)} with padding {self.padding} are smaller than the filter {self.kernel}")
+            raise ValueError(
+                f"images of {(h, w)} with padding {self.padding} are smaller than the filter {self.kernel}"
+            )
         x = np.ascontiguousarray(self.gemms[0].numbers(pixels)).astype(np.int16).reshape(-1)
         y, filters = np.empty(n * out[0] * out[1] * c, np.int32), self.filters.reshape(-1)
 
         def body(first: int, last: int) -> None:
-            _depthwise(first, last, x, h, w, c, filters, *out, *self.kernel, *self.stride, *self.padding, *self.dilation, y)
+            _depthwise(
+                first, last, x, h, w, c, filters, *out, *self.kernel, *self.stride, *self.padding, *self.dilation, y
+            )
 
         run(body, n)
         return y.reshape(n, *out, c).transpose(0, 3, 1, 2)

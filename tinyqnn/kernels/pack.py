@@ -140,7 +140,7 @@ def pack_rows(rows: Array, bits: Sequence[int], targets: Array, words: Array, pl
 
 
 def pack_signs(rows: Array, targets: Array, words: Array) -> None:
-    """Put a 1 for every −1 and a 0 for every +1 of (R, C) into `words[targets[r] : …]`; ValueError for other numbers."""
+    """Put a 1 for every −1 and a 0 for every +1 of (R, C) into `words[targets[r] : …]`; others are refused."""
     if rows.dtype not in (np.int8, np.float32):
         rows = rows.astype(np.float32) if rows.dtype == np.float64 else as_bytes(rows, -1, 1, "signs")
     (count, size), flat = rows.shape, np.ascontiguousarray(rows).reshape(-1)

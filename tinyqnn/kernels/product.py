@@ -2,10 +2,10 @@
 
     y[m, n] = Σ_k x[m, k] · w[n, k]
 
-A *panel* is WIDTH neighbouring columns n: two vectors, one number of each column in a lane. It holds, for k after k, the
-numbers that one step of the micro-kernel wants side by side. A row of x is addressed, not copied: `places[m]` says where
-it begins and `walk[k]` how far from there its k-th number lies. In a matrix that is k; in an image the walk leads through
-the pixels under the filter, so the convolution in `intconv.py` is the same product.
+A *panel* is WIDTH neighbouring columns n: two vectors, one number of each column in a lane. It holds, for k after k,
+the numbers that one step of the micro-kernel wants side by side. A row of x is addressed, not copied: `places[m]` says
+where it begins and `walk[k]` how far from there its k-th number lies. In a matrix that is k; in an image the walk leads
+through the pixels under the filter, so the convolution in `intconv.py` is the same product.
 
 The sums start from a small table, `start`: what the product of the packed numbers needs to become that of the codes.
 """
@@ -35,7 +35,8 @@ _NONE = np.zeros(0, np.int64)
 class Rows(NamedTuple):
     """Packed activations (M, K): number k of row m is at `data[p·plane_size + places[m] + walk[k]]` in plane p.
 
-    `start` is None, or a table (parts, S, N) of its own from which the sums of row m start, at m mod S (a border's pixels).
+    `start` is None, or a table (parts, S, N) of its own from which the sums of row m start, at m mod S (a border's
+    pixels).
     """
 
     shape: tuple[int, int]
@@ -56,12 +57,7 @@ class IntegerGemm:
 
     def __init__(self, shape: tuple[int, int], largest: int) -> None:
         """`largest` is the largest absolute product of two numbers."""
-        k = shape[1]
-        if k * largest > LARGEST:
-            raise ValueError(
-                f"a sum of K = {k} products of up to {largest} may not fit int32; the largest K is {LARGEST // largest}; "
-                "cut K in parts and add the results in int64"
-            )
+        check_depth(shape[1], largest)
         self.shape = shape
         self.compiled = not use_reference()
 
@@ -116,6 +112,15 @@ class IntegerGemm:
         if x.ndim != 2 or x.shape[1] != self.shape[1]:
             raise ValueError(f"expected activations (M, {self.shape[1]}), got {x.shape}")
         return x
+
+
+def check_depth(k: int, largest: int) -> None:
+    """ValueError where a sum of `k` products of absolute value `largest` may overflow."""
+    if k * largest > LARGEST:
+        raise ValueError(
+            f"a sum of K = {k} products of up to {largest} may not fit int32; the largest K is {LARGEST // largest}; "
+            "cut K in parts and add the results in int64"
+        )
 
 
 def by_taps(w: Any) -> Array:

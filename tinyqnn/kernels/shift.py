@@ -4,14 +4,15 @@ PotQ's weights are ±½, ±2, ±4, … ±2^(2^(b−1)−1). Counted in halves th
 
     2 · Σ_k w_k · x_k = Σ_s ( Σ_{w_k = +2^s} x_k − Σ_{w_k = −2^s} x_k ) << s
 
-Many rows at once: for each output the numbers k are sorted by their shift when the weights are packed. Activations lie with
-64 rows of x side by side; those with the same shift are added (or subtracted) in 16 bits, and only the sum is shifted.
+Many rows at once: for each output the numbers k are sorted by their shift when the weights are packed. Activations lie
+with 64 rows of x side by side; those with the same shift are added (or subtracted) in 16 bits, and only the sum is
+shifted.
 
-One row: weights are read once, so their bytes count: eight of them, 4 bits each, in a word of 32 bits. For each number x_k
-the sixteen things that a weight can make of it, ±(x_k << s), are written down, and each output picks its own.
+One row: weights are read once, so their bytes count: eight of them, 4 bits each, in a word of 32 bits. For each number
+x_k the sixteen things that a weight can make of it, ±(x_k << s), are written down, and each output picks its own.
 
-No multiplication is left, but that alone makes nothing faster on a processor whose multipliers work while one looks: what is
-gained on the one row is gained by moving 4 bits where float32 moves 32.
+No multiplication is left, but that alone makes nothing faster on a processor whose multipliers work while one looks:
+what is gained on the one row is gained by moving 4 bits where float32 moves 32.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.jit import get_num_threads, jit, run
 from tinyqnn.kernels.pack import as_bytes
-from tinyqnn.kernels.product import LARGEST, Rows, by_taps
+from tinyqnn.kernels.product import Rows, by_taps, check_depth
 from tinyqnn.kernels.simd import LANES, add_picked, add_shifted, at, int_load, int_store, widen_bytes
 
 __all__ = ["ShiftGemm"]
@@ -80,10 +81,21 @@ def _multiply_row(p0, p1, table, groups, w, y, cols):
         i = p * groups * PANEL
         a = b = c = d = int_load(part, 0) - int_load(part, 0)
         for g in range(groups):
-            w0, w1, w2, w3 = int_load(w, i), int_load(w, i + LANES), int_load(w, i + 2 * LANES), int_load(w, i + 3 * LANES)
+            w0, w1, w2, w3 = (
+                int_load(w, i),
+                int_load(w, i + LANES),
+                int_load(w, i + 2 * LANES),
+                int_load(w, i + 3 * LANES),
+            )
             for k in range(8):
-                a, b = add_picked(a, table, (8 * g + k) * 16, w0, 4 * k), add_picked(b, table, (8 * g + k) * 16, w1, 4 * k)
-                c, d = add_picked(c, table, (8 * g + k) * 16, w2, 4 * k), add_picked(d, table, (8 * g + k) * 16, w3, 4 * k)
+                a, b = (
+                    add_picked(a, table, (8 * g + k) * 16, w0, 4 * k),
+                    add_picked(b, table, (8 * g + k) * 16, w1, 4 * k),
+                )
+                c, d = (
+                    add_picked(c, table, (8 * g + k) * 16, w2, 4 * k),
+                    add_picked(d, table, (8 * g + k) * 16, w3, 4 * k),
+                )
             i += PANEL
         int_store(a, part, 0)
         int_store(b, part, LANES)
@@ -96,8 +108,8 @@ def _multiply_row(p0, p1, table, groups, w, y, cols):
 class ShiftGemm:
     """`2 · x · wᵀ` for PotQ's codes: `codes` (N, K) packed once, `x` (M, K) of −128 … 127 or 0 … 255 with `unsigned`.
 
-    A code n from 0 is the weight +2^(n − [n = 0]), a code −1 − n is minus that, as `PotQ.encode` returns them. The result is
-    (M, N) int32, exact, and counts in halves: with −½ for the code −1, `x · w` is half of it.
+    A code n from 0 is the weight +2^(n − [n = 0]), a code −1 − n is minus that, as `PotQ.encode` returns them. The
+    result is (M, N) int32, exact, and counts in halves: with −½ for the code −1, `x · w` is half of it.
 
     >>> g = ShiftGemm(np.array([[0, 1, -2, -1]]), bits=3)  # ½, 2, −2, −½
     >>> g(np.array([[10, 3, 1, 4]])).tolist()  # 5 + 6 − 2 − 2 = 7
@@ -110,10 +122,8 @@ class ShiftGemm:
         half = 2 ** (bits - 1)
         octets = by_taps(as_bytes(codes, -half, half - 1, f"power-of-two weights of {bits} bits"))
         octets = octets.reshape(len(octets), -1)
-        n, k = self.shape = octets.shape
-        largest = 2 ** (half - (half == 1)) * (255 if unsigned else 128)
-        if k * largest > LARGEST:
-            raise ValueError(f"a sum of K = {k} products of up to {largest} may not fit int32; the largest K is {LARGEST // largest}")
+        self.shape = octets.shape
+        check_depth(self.shape[1], 2**half * (255 if unsigned else 128))
         self.bits, self.unsigned, self.compiled = bits, unsigned, not use_reference()
         shift = np.where(octets >= 0, octets, -1 - octets).astype(np.int64)
         shift += shift > 0
@@ -176,8 +186,18 @@ class ShiftGemm:
 
         def body(first: int, last: int) -> None:
             for b, j in items[first:last]:
-                _multiply_batch(j, min(j + step, n), blocks[b].reshape(-1), self.order, self.segments, self.starts,
-                                flat, m, b * BATCH, n)
+                _multiply_batch(
+                    j,
+                    min(j + step, n),
+                    blocks[b].reshape(-1),
+                    self.order,
+                    self.segments,
+                    self.starts,
+                    flat,
+                    m,
+                    b * BATCH,
+                    n,
+                )
 
         run(body, len(items), 1)
         if self.unsigned:
@@ -194,7 +214,9 @@ def _nibbles(codes: Array) -> Array:
     padded = np.zeros((-(-n // PANEL) * PANEL, -(-k // 8) * 8), np.uint32)
     padded[:n, :k] = fours
     groups = (padded.reshape(len(padded), -1, 8) << np.arange(0, 32, 4, dtype=np.uint32)).sum(-1, dtype=np.uint32)
-    return np.ascontiguousarray(groups.reshape(-1, PANEL, groups.shape[1]).transpose(0, 2, 1)).reshape(-1).view(np.int32)
+    return (
+        np.ascontiguousarray(groups.reshape(-1, PANEL, groups.shape[1]).transpose(0, 2, 1)).reshape(-1).view(np.int32)
+    )
 
 
 def _sorted_by_shift(negative: Array, shift: Array) -> tuple[Array, Array, Array]:

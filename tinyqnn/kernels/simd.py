@@ -388,7 +388,7 @@ def store_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any) 
 
 
 class IntVector(types.Type):
-    """One register of whole numbers: LANES // 2 words of 64 bits, or LANES numbers of 32.
+    """One register of whole numbers: LANES // 2 words of 64 bits, LANES numbers of 32, or 2 · LANES of 16.
 
     Compiled code writes `a ^ b`, `a & b`, `a | b`, `a + b`, `a - b`, `a << n`; all wrap around as the processor does.
     """
@@ -420,7 +420,7 @@ class _IntTileModel(models.PrimitiveModel):
 
 
 WORDS = LANES // 2
-words, ints = IntVector(64), IntVector(32)
+words, ints, shorts = IntVector(64), IntVector(32), IntVector(16)
 HAS_POPCOUNT = "avx512vpopcntdq" in _FEATURES or "neon" in _FEATURES  # of whole vectors
 HAS_BYTE_DOT = ("avx512vnni" in _FEATURES and LANES == 16) or ("avxvnni" in _FEATURES and LANES == 8)
 HAS_TERNARY_LOGIC = LANES == 16
@@ -433,7 +433,9 @@ def _element(array_type: Any) -> IntVector:
 
 def _int_splat(builder: Any, kind: IntVector, scalar: Any) -> Any:
     one = builder.insert_element(ir.Constant(kind.llvm, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, ir.Constant(kind.llvm, ir.Undefined), ir.Constant(ir.VectorType(_I32, kind.lanes), None))
+    return builder.shuffle_vector(
+        one, ir.Constant(kind.llvm, ir.Undefined), ir.Constant(ir.VectorType(_I32, kind.lanes), None)
+    )
 
 
 def _constant(kind: IntVector, number: int) -> Any:
@@ -533,7 +535,7 @@ def popcount(typingctx: Any, x: Any) -> Any:
 
 @intrinsic
 def carry_save(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """`a + b + c` of single bits, tile by tile: (the bits that count 1, those that count 2), one instruction each on AVX-512."""
+    """`a + b + c` of single bits: (those that count 1, those that count 2); with AVX-512 one instruction each."""
 
     def one(builder: Any, x: Any, y: Any, z: Any) -> tuple[Any, Any]:
         if HAS_TERNARY_LOGIC:
@@ -595,7 +597,7 @@ def zeros(typingctx: Any, a: Any, rows: Any, cols: Any) -> Any:
 
 @intrinsic
 def outer_with(typingctx: Any, step: Any, acc: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -> Any:
-    """`acc[r][n] = step(acc[r][n], a[rows[r] + i], b[j + n·lanes : …])`: `outer`, with any compiled step in the place of fma."""
+    """`acc[r][n] = step(acc[r][n], a[rows[r] + i], b[j + n·lanes : …])`: `outer` with any compiled step for the fma."""
     vector_, tile = acc.element, acc
     step_sig = typingctx.resolve_function_type(step, (vector_, vector_, vector_), {})
 
@@ -645,7 +647,9 @@ def _at_lanes(builder: Any, base: Any, place: Any, lanes: Any, kind: IntVector) 
 
 
 @intrinsic
-def put_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any, first: Any, start: Any, starts: Any, s: Any) -> Any:
+def put_tile(
+    typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any, first: Any, start: Any, starts: Any, s: Any
+) -> Any:
     """`y[rows[r] + j + lane] = acc[r][lane] + before`, as int32, for at most `lanes` lanes of a row.
 
     `before` is `start[starts[r] + s + lane]` the first time, and what y held later.
@@ -774,9 +778,6 @@ def test_bits(typingctx: Any, a: Any, i: Any, bit: Any) -> Any:
     return types.uint64(a, types.intp, types.intp), codegen
 
 
-shorts = IntVector(16)
-
-
 @intrinsic
 def widen_bytes(typingctx: Any, a: Any, i: Any) -> Any:
     """The signed bytes `a[i : i + 2·LANES]` as numbers of 16 bits."""
@@ -801,7 +802,9 @@ def add_shifted(typingctx: Any, total: Any, i: Any, x: Any, shift: Any) -> Any:
         address = builder.bitcast(address, wide.as_pointer())
         before = builder.load(address)
         before.align = 4
-        one = builder.insert_element(ir.Constant(wide, ir.Undefined), builder.trunc(args[3], _I32), ir.Constant(_I32, 0))
+        one = builder.insert_element(
+            ir.Constant(wide, ir.Undefined), builder.trunc(args[3], _I32), ir.Constant(_I32, 0)
+        )
         splat_ = builder.shuffle_vector(one, ir.Constant(wide, ir.Undefined), ir.Constant(wide, None))
         value = builder.add(before, builder.shl(builder.sext(args[2], wide), splat_))
         builder.store(value, address).align = 4
@@ -814,8 +817,8 @@ def add_shifted(typingctx: Any, total: Any, i: Any, x: Any, shift: Any) -> Any:
 def add_picked(typingctx: Any, acc: Any, table: Any, i: Any, w: Any, place: Any) -> Any:
     """`acc + table[i + weight]` for the 4-bit weights at bit `place` of each number of w, 32-bit lanes.
 
-    The table holds what a number x times each of sixteen weights is: x << s for the weights 0 … 7, where s is 0, 2, 3, … 8,
-    and minus that for 8 … 15. AVX-512 keeps it in one register; elsewhere each lane shifts x = table[i] for itself.
+    The table holds what a number x times each of sixteen weights is: x << s for the weights 0 … 7, where s is 0, 2, 3,
+    … 8, and minus that for 8 … 15. AVX-512 keeps it in one register; elsewhere each lane shifts x = table[i].
     """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:

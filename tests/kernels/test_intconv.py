@@ -1,0 +1,66 @@
+"""Convolutions of codes against the sum over taps in 64-bit integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, IntConv2d, reference
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+MAKERS = {
+    "signs": (BinaryGemm, lambda c: c, 2),
+    "bytes": (Int8Gemm, lambda c: c, 256),
+    "mid-rise": (lambda w: BitSerialGemm(w, 3, "midrise", 3, "midrise"), lambda c: 2 * c + 1, 8),
+    "two's complement": (lambda w: BitSerialGemm(w, 2, "signed", 2, "signed"), lambda c: c, 4),
+}
+
+
+def draw(rng, levels, shape):
+    return rng.choice([-1, 1], shape) if levels == 2 else rng.integers(-levels // 2, levels // 2, shape)
+
+
+@given(
+    st.sampled_from(sorted(MAKERS)), st.integers(1, 3), st.integers(1, 3),
+    st.sampled_from([1, 2, 3, 65]), st.integers(1, 3),
+    st.tuples(st.integers(5, 9), st.integers(5, 9)), pairs, pairs, st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)), st.integers(0, 1000),
+)  # fmt: skip
+@example("signs", 1, 1, 65, 3, (9, 9), (3, 3), (1, 1), (1, 1), (1, 1), 0)
+@example("mid-rise", 3, 2, 1, 1, (7, 8), (3, 3), (2, 2), (1, 1), (1, 1), 0)  # depthwise
+def test_convolutions_of_codes_are_exact(name, n, groups, c, o, size, kernel, stride, padding, dilation, seed):
+    make, value, levels = MAKERS[name]
+    rng = np.random.default_rng(seed)
+    x, w = draw(rng, levels, (n, groups * c, *size)), draw(rng, levels, (groups * o, c, *kernel))
+    y = IntConv2d(w, make, stride, padding, dilation, groups)(x)
+    expected = reference.conv2d(value(x), value(w), None, stride, padding, dilation, groups)
+    assert y.dtype == np.int32
+    assert np.array_equal(y, expected)
+
+
+def test_resq_filters_give_one_image_for_each_sign(rng):
+    x, w = rng.choice([-1, 1], (2, 3, 6, 5)), rng.integers(0, 4, (7, 3, 3, 3))
+    y = IntConv2d(w, lambda g: BitSerialGemm(g, 2, "residual", 1, "binary"), padding=1)(x)
+    for i in range(2):
+        signs = 2 * (w >> (1 - i) & 1) - 1
+        assert np.array_equal(y[i], reference.conv2d(x, signs, None, padding=(1, 1)))
+
+
+def test_what_comes_out_is_channels_last_and_goes_in_without_a_copy(rng):
+    conv = IntConv2d(rng.choice([-1, 1], (8, 8, 3, 3)), Int8Gemm, padding=1)
+    y = conv(rng.choice([-1, 1], (2, 8, 5, 5)))
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_images_and_filters_that_do_not_fit_are_refused(rng):
+    w = rng.choice([-1, 1], (4, 3, 3, 3))
+    with pytest.raises(ValueError, match=r"expected images \(N, 3, H, W\)"):
+        IntConv2d(w, BinaryGemm)(np.ones((1, 4, 5, 5)))
+    with pytest.raises(ValueError, match="smaller than the filter"):
+        IntConv2d(w, BinaryGemm)(np.ones((1, 3, 2, 5)))
+    with pytest.raises(ValueError, match="a multiple of groups"):
+        IntConv2d(w, BinaryGemm, groups=3)
+    with pytest.raises(ValueError, match="stride and dilation from 1"):
+        IntConv2d(w, BinaryGemm, stride=0)

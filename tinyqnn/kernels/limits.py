@@ -1,0 +1,116 @@
+"""The most that this processor can do: the micro-kernels' steps on registers alone, without a load or a store.
+
+No product of the kind can be faster than its loop here, so what a product reaches is a share of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyqnn.kernels.jit import aligned, jit
+from tinyqnn.kernels.simd import (
+    LANES,
+    carry_save,
+    cyclic,
+    dot_bytes,
+    multiples,
+    outer_with,
+    popcount,
+    put_tile,
+    zeros,
+)
+
+__all__ = ["bytes_loop", "carry_save_loop", "popcount_loop"]
+
+VECTOR_BITS = 32 * LANES
+
+
+@jit(forceinline=True)
+def _count(acc, a, b):
+    return acc + popcount(acc ^ b)
+
+
+@jit(forceinline=True)
+def _dot(acc, a, b):
+    return dot_bytes(acc, a, b)
+
+
+@jit(forceinline=True)
+def _xor(acc, a, b):
+    return acc ^ b
+
+
+@jit
+def _popcounts(steps, a, b, y):
+    acc = zeros(a, 8, 2)
+    for _ in range(steps):
+        acc = outer_with(_count, acc, a, multiples(0, 0, 8), 0, b, 0)
+    put_tile(acc, y, multiples(2 * LANES, 7, 8), 0, len(y), True, y, cyclic(0, 0, 1, 0, 8), 0)
+
+
+@jit
+def _carry_saves(steps, a, b, y):
+    row, total = multiples(0, 0, 1), zeros(a, 1, 2)
+    ones, twos, fours, word = total, total, total, total
+    for _ in range(steps):
+        word = outer_with(_xor, word, a, row, 0, b, 0)
+        other = outer_with(_xor, word, a, row, 0, b, 1)
+        ones, carry0 = carry_save(ones, word, other)
+        word = outer_with(_xor, other, a, row, 0, b, 2)
+        other = outer_with(_xor, word, a, row, 0, b, 3)
+        ones, carry1 = carry_save(ones, word, other)
+        twos, carry2 = carry_save(twos, carry0, carry1)
+        word = outer_with(_xor, other, a, row, 0, b, 4)
+        other = outer_with(_xor, word, a, row, 0, b, 5)
+        ones, carry0 = carry_save(ones, word, other)
+        word = outer_with(_xor, other, a, row, 0, b, 6)
+        other = outer_with(_xor, word, a, row, 0, b, 7)
+        ones, carry1 = carry_save(ones, word, other)
+        twos, carry3 = carry_save(twos, carry0, carry1)
+        fours, eights = carry_save(fours, carry2, carry3)
+        total, word = total + popcount(eights), other
+    put_tile(total + ones + twos + fours, y, row, 0, len(y), True, y, cyclic(0, 0, 1, 0, 1), 0)
+
+
+@jit
+def _dots(steps, a, b, y):
+    acc = zeros(a, 8, 2)
+    for _ in range(steps):
+        acc = outer_with(_dot, acc, a, multiples(0, 0, 8), 0, b, 0)
+    put_tile(acc, y, multiples(2 * LANES, 7, 8), 0, len(y), True, y, cyclic(0, 0, 1, 0, 8), 0)
+
+
+def _arguments(dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    numbers = aligned(128).view(dtype)
+    numbers[:] = np.arange(len(numbers))
+    return numbers, numbers, np.zeros(16 * LANES, np.int32)
+
+
+def popcount_loop(steps: int) -> int:
+    """xor, popcount, add on sixteen vectors a step; returns how many operations (a product and a sum are two).
+
+    >>> popcount_loop(10) == 10 * 16 * VECTOR_BITS * 2
+    True
+    """
+    _popcounts(steps, *_arguments(np.uint64))
+    return steps * 16 * VECTOR_BITS * 2
+
+
+def carry_save_loop(steps: int) -> int:
+    """xor, seven carry-save additions and one popcount for eight words, two vectors a step; returns the operations.
+
+    >>> carry_save_loop(10) == 10 * 16 * VECTOR_BITS * 2
+    True
+    """
+    _carry_saves(steps, *_arguments(np.uint64))
+    return steps * 16 * VECTOR_BITS * 2
+
+
+def bytes_loop(steps: int) -> int:
+    """The byte-dot on sixteen vectors a step; returns the operations.
+
+    >>> bytes_loop(10) == 10 * 16 * VECTOR_BITS // 8 * 2
+    True
+    """
+    _dots(steps, *_arguments(np.int32))
+    return steps * 16 * VECTOR_BITS // 8 * 2
