@@ -163,11 +163,15 @@ class Function:
     def apply(cls, *args: Any, **options: Any) -> Any:
         """Run the operation on `args`; Tensors among them go in as arrays and, where they require it, get gradients."""
         start = time.perf_counter() if _State.observers else 0.0
-        arrays = [arg.data if isinstance(arg, Tensor) else arg for arg in args]
-        if _State.recording:
-            needs = tuple([isinstance(arg, Tensor) and arg.requires_grad for arg in args])
-        else:
-            needs = (False,) * len(args)
+        arrays, asked = [], []
+        for arg in args:
+            if isinstance(arg, Tensor):
+                arrays.append(arg.data)
+                asked.append(arg.requires_grad)
+            else:
+                arrays.append(arg)
+                asked.append(False)
+        needs = tuple(asked) if _State.recording else (False,) * len(args)
         node = Node(cls, needs)
         result = cls.forward(node, *arrays, **options)
 

@@ -32,16 +32,16 @@ class Linear(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, weight: Array, bias: Array | None) -> Array:
-        rows = x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
+        rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
         ctx.save(rows, weight, x.shape)
         y = kernels.gemm.matmul(rows, weight.T, bias)
-        return y.reshape(*x.shape[:-1], len(weight))
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         rows, weight, shape = ctx.saved
         need_x, need_weight, need_bias = ctx.needs_input_grad
-        grad = grad.reshape(-1, grad.shape[-1])
+        grad = grad if grad.ndim == 2 else grad.reshape(-1, grad.shape[-1])
         grad_x, grad_weight, grad_bias = kernels.gemm.linear_grad(grad, rows, weight, need_x, need_weight)
         return None if grad_x is None else grad_x.reshape(shape), grad_weight, grad_bias if need_bias else None
 
@@ -85,11 +85,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[3.0, 4.0]]), Tensor([0.5])).data.tolist()
     [[11.5]]
     """
-    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"linear: the input's last axis must be the weight's second, got {input.shape} and {weight.shape}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
+    shape, of_weight = input.data.shape, weight.data.shape
+    if len(of_weight) != 2 or not shape or shape[-1] != of_weight[1]:
+        raise ValueError(f"linear: the input's last axis must be the weight's second, got {shape} and {of_weight}")
+    if bias is not None and bias.data.shape != of_weight[:1]:
         raise ValueError(f"linear: the bias has one number an output, expected {weight.shape[:1]}, got {bias.shape}")
     return Linear.apply(input, weight, bias)
 

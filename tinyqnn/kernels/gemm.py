@@ -252,36 +252,40 @@ def matmul(
     >>> matmul(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32)).tolist()
     [[3.0, 3.0], [3.0, 3.0]]
     """
-    (rows, depth), cols = a.shape, b.shape[1]
+    (rows, depth), (depth_b, cols) = a.shape, b.shape
+    work = rows * depth * cols
     if isinstance(b, np.ndarray) and (
-        rows * depth * cols == 0 or not a.dtype == b.dtype == np.float32 or use_reference()
+        work == 0 or a.dtype != np.float32 or b.dtype != np.float32 or use_reference()
     ):
         return reference.matmul(a, b, bias, out)
-    if depth != b.shape[0]:
+    if depth != depth_b:
         raise ValueError(f"expected a (M, K) and b (K, N) with the same K, got {a.shape} and {b.shape}")
-    y = np.empty((rows, cols), np.float32) if out is None else out
-    if y.shape != (rows, cols) or y.dtype != np.float32 or not y.flags.c_contiguous:
-        raise ValueError(f"expected out: a contiguous float32 {(rows, cols)}, got {y.dtype} {y.shape}; leave it out")
+    if out is None:
+        out = np.empty((rows, cols), np.float32)
+    elif out.shape != (rows, cols) or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(
+            f"expected out: a contiguous float32 {(rows, cols)}, got {out.dtype} {out.shape}; leave it out"
+        )
     bias = np.zeros(cols, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
-    if rows * depth * cols == 0:
-        y[...] = bias
-        return y
+    if work == 0:
+        out[...] = bias
+        return out
     flat, stride_i, stride_k = _flat(a)
-    result = y.reshape(-1)
+    result = out.reshape(-1)
     if isinstance(b, np.ndarray):
-        if rows * depth * cols < SMALL and depth <= SMALL_DEPTH:
+        if work < SMALL and depth <= SMALL_DEPTH:
             numbers, stride_b, stride_n = _flat(b)
             packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
             _multiply_small(
                 flat, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, result
             )
-            return y
+            return out
         b = pack(b)
     step = -(-depth // -(-depth // DEPTH))
     row_block, block = ROW_BLOCK, cols
     if rows < 2 * ROW_BLOCK * get_num_threads():  # too few blocks of rows to share out: cut the columns too
         block = -(-cols // (2 * get_num_threads() * WIDEST * LANES)) * WIDEST * LANES
-    if rows * depth * cols < SMALL:
+    if work < SMALL:
         row_block, block = rows, cols
     items = -(-rows // row_block) * -(-cols // block)
     panels = b.data
@@ -292,7 +296,7 @@ def matmul(
                   row_block, block)
 
     run(body, items, 1)
-    return y
+    return out
 
 
 @jit

@@ -197,9 +197,10 @@ def scratch(size: int, slot: int = 0) -> np.ndarray:
     Its contents are whatever was left there; each `slot` is another one.
     """
     spaces = _pool.local.__dict__.setdefault("spaces", {})
-    if slot not in spaces or len(spaces[slot]) < size:
-        spaces[slot] = aligned(size)
-    return spaces[slot][:size]
+    space = spaces.get(slot)
+    if space is None or len(space) < size:
+        space = spaces[slot] = aligned(size)
+    return space[:size]
 
 
 def aligned(size: int) -> np.ndarray:

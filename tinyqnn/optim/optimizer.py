@@ -81,18 +81,18 @@ class Optimizer:
         """Move every parameter that has a gradient, in place."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None:
+                data, grad = p.data, p.grad
+                if grad is None:
                     continue
-                if p.grad.shape != p.data.shape:
+                if grad.shape != data.shape:
                     raise ValueError(
-                        f"a parameter of shape {p.data.shape} has a gradient of shape {p.grad.shape}; "
+                        f"a parameter of shape {data.shape} has a gradient of shape {grad.shape}; "
                         "give it one of its own shape, or None"
                     )
-                grad = p.grad
-                if grad.strides != p.data.strides:  # elementwise formulas are fastest in one memory order
-                    grad = np.empty_like(p.data)
+                if grad.strides != data.strides:  # elementwise formulas are fastest in one memory order
+                    grad = np.empty_like(data)
                     grad[...] = p.grad
-                self.update(p.data, grad, self.state.setdefault(p, {}), group)
+                self.update(data, grad, self.state.setdefault(p, {}), group)
 
     def update(self, param: Array, grad: Array, state: dict[str, Any], group: Group) -> None:
         """Move one parameter; `state` is what is remembered of it, empty in its first step."""

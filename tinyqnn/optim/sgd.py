@@ -55,14 +55,13 @@ class SGD(Optimizer):
     def update(self, param: Array, grad: Array, state: dict[str, Any], group: Group) -> None:
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
         fresh = 1.0 - float(group["dampening"])
-        remembered = []
+        remembered: tuple[Array, ...] = ()
         if momentum:
             if "momentum_buffer" not in state:
                 state["momentum_buffer"], fresh = np.zeros_like(param), 1.0
-            remembered = [state["momentum_buffer"]]
+            remembered = (state["momentum_buffer"],)
         if kernels.updates.fast(param, grad, *remembered):
-            m = remembered[0] if remembered else None
-            kernels.updates.sgd(param, grad, m, lr, momentum, fresh, decay, bool(group["nesterov"]))
+            kernels.updates.sgd(param, grad, *(remembered or (None,)), lr, momentum, fresh, decay, group["nesterov"])
             return
         for p, g, *buffers in blocks(param, grad, *remembered):
             work = np.empty_like(p)
