@@ -20,6 +20,7 @@ tinyqnn: quantized neural networks from scratch, to read, to run and to check ag
   tinyqnn quantize mnist       the same on a real data set
   tinyqnn data [NAME]          which data sets there are; fetch one
   tinyqnn bench training       how long a training step takes, here and in PyTorch
+  tinyqnn bench gemm           how fast products of codes are, next to float32 (also gemv, layer)
   tinyqnn check my.module:Q    is your quantizer what it claims to be? law by law
   tinyqnn COMMAND --help       all that a command can do
 
@@ -110,10 +111,16 @@ def parser() -> argparse.ArgumentParser:
     bench = command(
         "bench",
         "Measure speed, side by side with others in one run.",
-        "  tinyqnn bench training\n  tinyqnn bench training --vs torch\n  tinyqnn bench training resnet20 --profile\n",
+        "  tinyqnn bench training\n  tinyqnn bench training --vs torch\n  tinyqnn bench training resnet20 --profile\n"
+        "  tinyqnn bench gemm\n  tinyqnn bench layer --threads 1\n  tinyqnn bench gemm --host\n",
     )
-    bench.add_argument("what", choices=["training"], help="training: the time of a training step")
+    bench.add_argument(
+        "what",
+        choices=["training", "gemm", "gemv", "layer"],
+        help="training: the time of a training step; gemm, gemv, layer: products of codes, of one row, a convolution",
+    )
     bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
+    bench.add_argument("--host", action="store_true", help="what the processor has and can do at most")
     bench.add_argument("--vs", choices=["torch"], help="PyTorch, the faster of its two memory layouts")
     bench.add_argument("--profile", action="store_true", help="where our time goes, by operation")
     bench.add_argument("--threads", type=int, default=2)
@@ -169,6 +176,8 @@ def run_bench(args: argparse.Namespace) -> int:
     """`tinyqnn bench`."""
     from tinyqnn.bench import training
 
+    if args.what != "training":
+        return _bench_products(args)
     names = args.cases or list(training.CASES)
     for name in names:
         if name not in training.CASES:
@@ -184,6 +193,28 @@ def run_bench(args: argparse.Namespace) -> int:
 
         record = {"environment": environment(), "cases": training.record(results)}
         _write_text(args.json, json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def _bench_products(args: argparse.Namespace) -> int:
+    """`tinyqnn bench gemm | gemv | layer`."""
+    from tinyqnn.bench import gemm
+
+    if args.cases:
+        raise ValueError(f"bench {args.what} has no cases to choose from, got {' '.join(args.cases)}; leave them out")
+    if args.host:
+        results: dict[str, Any] = {"host": gemm.host(args.threads), "first_calls": gemm.first_calls()}
+        print(gemm.host_table(results["host"]))
+        for name, seconds in results["first_calls"].items():
+            print(f"first call, compiled  {name:<14} {seconds:.1f} s")
+    else:
+        groups = ["gemm", "choice"] if args.what == "gemm" else [args.what]
+        results = gemm.run(groups, args.threads, args.rounds)
+        print(gemm.table(results))
+    if args.json:
+        from tinyqnn.provenance import environment
+
+        _write_text(args.json, json.dumps({"environment": environment(), **results}, indent=2) + "\n")
     return 0
 
 

@@ -81,7 +81,7 @@ def _dots(steps, a, b, y):
 
 
 def _arguments(dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    numbers = aligned(128).view(dtype)
+    numbers: np.ndarray = aligned(128).view(dtype)
     numbers[:] = np.arange(len(numbers))
     return numbers, numbers, np.zeros(16 * LANES, np.int32)
 
