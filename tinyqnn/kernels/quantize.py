@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyqnn.kernels.jit import jit, run
 
-__all__ = ["affine", "mean_abs", "mean_abs_kept", "pass_inside", "power_of_two", "sd", "signs"]
+__all__ = ["affine", "mean_abs", "mean_abs_kept", "mean_abs_rest", "pass_inside", "power_of_two", "sd", "signs"]
 
 Array = np.ndarray
 
@@ -74,6 +74,14 @@ def mean_abs(x: Array) -> float:
     source = _flat(_packed(x))
     sums = np.empty(-(-source.size // _CHUNK))
     run(lambda i, j: _sum_abs(source, sums, i, j, _CHUNK), sums.size)
+    return float(sums.sum()) / source.size
+
+
+def mean_abs_rest(x: Array, scales: Array) -> float:
+    """E|r|, summed in float64; r is what is left of x after taking off ±scaleᵢ, each with the sign of what was left."""
+    source = _flat(_packed(x))
+    sums = np.empty(-(-source.size // _CHUNK))
+    run(lambda i, j: _sum_rest(source, scales, sums, i, j, _CHUNK), sums.size)
     return float(sums.sum()) / source.size
 
 
@@ -172,6 +180,19 @@ def _sum_abs(x, sums, first, last, chunk):
         for i in range(part.size):
             total += np.float64(abs(part[i]))
         sums[c] = total
+
+
+@jit
+def _sum_rest(x, scales, sums, first, last, chunk):
+    rest = np.empty(chunk, np.float32)
+    for c in range(first, last):
+        part = x[c * chunk : (c + 1) * chunk]
+        for i in range(part.size):
+            rest[i] = part[i]
+        for scale in scales:
+            for i in range(part.size):
+                rest[i] -= scale if rest[i] > 0 else -scale
+        _sum_abs(rest[: part.size], sums[c : c + 1], 0, 1, chunk)
 
 
 @jit(fastmath={"reassoc"})

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyqnn import nn
 from tinyqnn.quant.base import Array, Params, Quantizer, nonzero, refuse_unknown
+from tinyqnn.quant.ste import pass_inside
 from tinyqnn.tensor import Function, Node, Tensor
 
 
@@ -107,12 +108,11 @@ class LearnedClip(Function):
 
     @staticmethod
     def forward(ctx: Node, x: Array, a: Array, *, quantizer: PACT, params: Params) -> Array:
-        ctx.save(x, x.dtype.type(a))
+        ctx.save(x, np.asarray(a, x.dtype))
         return quantizer._quantized(x, params)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array, Array]:
         x, a = ctx.saved
-        grad_x = np.where((x >= 0) & (x < a), grad, grad.dtype.type(0))
-        grad_a = grad.sum(where=x >= a, dtype=np.float64)
-        return grad_x, np.asarray(grad_a)
+        grad_x = pass_inside(grad, x, np.zeros_like(a), np.nextafter(a, np.zeros_like(a)))  # the number before a: x < a
+        return grad_x, np.asarray(grad[x >= a].sum(dtype=np.float64))

@@ -9,6 +9,7 @@ import numpy as np
 from tinyqnn.quant.base import Array, Quantizer
 from tinyqnn.quant.binary import sign
 from tinyqnn.quant.measure import mean_abs
+from tinyqnn.quant.ste import kernel_pays
 
 
 class ResQ(Quantizer):
@@ -65,7 +66,13 @@ class ResQ(Quantizer):
         return np.arange(2**self.bits).astype(np.uint8)
 
     def measure(self, x: Array) -> dict[str, Any]:
-        scales = []
+        scales: list[Array] = []
+        if kernel_pays(x):
+            from tinyqnn.kernels import quantize as kernel
+
+            for _ in range(self.bits):
+                scales.append(np.asarray(kernel.mean_abs_rest(x, np.array(scales, np.float32)), np.float32))
+            return {"scale": np.array(scales)}
         for _ in range(self.bits):
             scales.append(np.asarray(mean_abs(x), x.dtype))
             x = x - scales[-1] * sign(x)
