@@ -3,6 +3,8 @@
     tinyqnn bench training              our step times, split by operation
     tinyqnn bench training --vs torch   and PyTorch's, side by side
 
+Every network is timed twice: one training step, and one evaluation of the same batch, forward alone.
+
 Each engine runs in a process of its own, and the two take turns step by step, so that neither the other's threads nor
 a busy minute of the machine count for one side only.
 """
@@ -25,7 +27,8 @@ import numpy as np
 
 from tinyqnn import functional as F
 from tinyqnn import models, optim
-from tinyqnn.tensor import Array, Observer, Tensor
+from tinyqnn.models import mobilenet
+from tinyqnn.tensor import Array, Observer, Tensor, no_grad
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ CASES = {
     for case in (
         Case("resnet20", "ResNet-20, 16 wide, batch 128", "resnet20-16", (128, 3, 32, 32), 10),
         Case("vgg", "VGG-like, 64 wide, batch 64", "vgg-64", (64, 3, 32, 32), 10),
+        Case("mobilenet", "MobileNetV2-like × 0.5, batch 64", "mobilenet-0.5", (64, 3, 32, 32), 10),
         Case("lstm", "LSTM 300, 10,000 words, batch 20 × 35", "lstm-300", (35, 20), 10_000),
         Case("fcdnn", "FCDNN 128-8, batch 100", "fcdnn-128-8", (100, 2), 2),
     )
@@ -82,24 +86,32 @@ class Profiler(Observer):
         self.backward[function.__name__] = self.backward.get(function.__name__, 0.0) + seconds
 
 
-def our_step(case: Case) -> Callable[[], float]:
-    """A function that trains our network for one step and returns the loss."""
+def our_step(case: Case, evaluation: bool = False) -> Callable[[], float]:
+    """A function that trains our network for one step, or only evaluates it, and returns the loss."""
     rng = np.random.default_rng(0)
     model = models.create(case.model, 3, case.classes, rng=rng)
     optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x, y = _batch(case)
 
-    def step() -> float:
+    def loss_of_batch() -> Tensor:
         logits = model(Tensor(x))
         if isinstance(logits, tuple):  # a language model returns its state as well
             logits = logits[0].reshape(-1, case.classes)
-        loss = F.cross_entropy(logits, y)
+        return F.cross_entropy(logits, y)
+
+    def step() -> float:
+        loss = loss_of_batch()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return float(loss)
 
-    return step
+    @no_grad()
+    def evaluate() -> float:
+        return float(loss_of_batch())
+
+    model.train(not evaluation)
+    return evaluate if evaluation else step
 
 
 def _batch(case: Case) -> tuple[Array, Array]:
@@ -114,8 +126,8 @@ def _batch(case: Case) -> tuple[Array, Array]:
     return x, labels
 
 
-def torch_step(case: Case, channels_last: bool = False) -> Callable[[], float]:
-    """The same network, batch and update in PyTorch."""
+def torch_step(case: Case, channels_last: bool = False, evaluation: bool = False) -> Callable[[], float]:
+    """The same network, batch and update, or evaluation, in PyTorch."""
     import torch
 
     torch.manual_seed(0)
@@ -125,23 +137,30 @@ def torch_step(case: Case, channels_last: bool = False) -> Callable[[], float]:
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
+    def loss_of_batch() -> Any:
+        return torch.nn.functional.cross_entropy(model(x).reshape(-1, case.classes), y)
+
     def step() -> float:
-        logits = model(x)
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, case.classes), y)
+        loss = loss_of_batch()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return float(loss.detach())
 
-    return step
+    def evaluate() -> float:
+        with torch.inference_mode():
+            return float(loss_of_batch())
+
+    model.train(not evaluation)
+    return evaluate if evaluation else step
 
 
 def _torch_model(case: Case) -> Any:
     """Our network once more, in PyTorch's layers."""
     from torch import nn as tnn
 
-    def conv(n: int, m: int, kernel: int, stride: int = 1) -> list[Any]:
-        return [tnn.Conv2d(n, m, kernel, stride, kernel // 2, bias=False), tnn.BatchNorm2d(m)]
+    def conv(n: int, m: int, kernel: int, stride: int = 1, groups: int = 1) -> list[Any]:
+        return [tnn.Conv2d(n, m, kernel, stride, kernel // 2, groups=groups, bias=False), tnn.BatchNorm2d(m)]
 
     class Block(tnn.Module):
         def __init__(self, n: int, m: int, stride: int) -> None:
@@ -151,6 +170,19 @@ def _torch_model(case: Case) -> Any:
 
         def forward(self, x: Any) -> Any:
             return tnn.functional.relu(self.body(x) + self.shortcut(x))
+
+    class Inverted(tnn.Module):
+        def __init__(self, n: int, m: int, stride: int, expansion: int) -> None:
+            super().__init__()
+            hidden = n * expansion
+            widen = [*conv(n, hidden, 1), tnn.ReLU()] if expansion != 1 else []
+            self.body = tnn.Sequential(
+                *widen, *conv(hidden, hidden, 3, stride, hidden), tnn.ReLU(), *conv(hidden, m, 1)
+            )
+            self.residual = stride == 1 and n == m
+
+        def forward(self, x: Any) -> Any:
+            return x + self.body(x) if self.residual else self.body(x)
 
     class Words(tnn.Module):
         def __init__(self) -> None:
@@ -172,6 +204,16 @@ def _torch_model(case: Case) -> Any:
             layers += [*conv(n, m, 3), tnn.ReLU()] + [tnn.MaxPool2d(2)] * (index % 2)
         layers += [tnn.Flatten(), tnn.Linear(4096, 1024, bias=False), tnn.BatchNorm1d(1024), tnn.ReLU()]
         return tnn.Sequential(*layers, tnn.Dropout(0.5), tnn.Linear(1024, case.classes))
+    if case.name == "mobilenet":
+        n = mobilenet.scaled(32, 0.5)
+        layers = [*conv(3, n, 3), tnn.ReLU()]
+        for expansion, c, blocks, stride in mobilenet.STAGES:
+            m = mobilenet.scaled(c, 0.5)
+            for block in range(blocks):
+                layers.append(Inverted(n, m, 1 if block else stride, expansion))
+                n = m
+        layers += [*conv(n, 1280, 1), tnn.ReLU(), tnn.AdaptiveAvgPool2d(1), tnn.Flatten(), tnn.Dropout(0.2)]
+        return tnn.Sequential(*layers, tnn.Linear(1280, case.classes))
     if case.name == "lstm":
         return Words()
     sizes = [case.batch[1]] + [128] * 7
@@ -179,16 +221,16 @@ def _torch_model(case: Case) -> Any:
     return tnn.Sequential(*hidden, tnn.Linear(128, case.classes))
 
 
-def _serve(engine: str, name: str, threads: int, wire: Connection) -> None:
+def _serve(engine: str, name: str, threads: int, evaluation: bool, wire: Connection) -> None:
     """In a process of its own: make a step of `engine`, then run as many as are asked for and send back the times."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if engine == "tinyqnn":
-        step = our_step(CASES[name])
+        step = our_step(CASES[name], evaluation)
     else:
         import torch
 
         torch.set_num_threads(threads)
-        step = torch_step(CASES[name], channels_last=engine.endswith("channels-last"))
+        step = torch_step(CASES[name], engine.endswith("channels-last"), evaluation)
     started = time.perf_counter()
     step()
     wire.send(time.perf_counter() - started)
@@ -203,13 +245,15 @@ def _serve(engine: str, name: str, threads: int, wire: Connection) -> None:
     wire.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-def measure(name: str, engines: tuple[str, ...], threads: int = 2, rounds: int = 8) -> dict[str, Measured]:
+def measure(
+    name: str, engines: tuple[str, ...], threads: int = 2, rounds: int = 8, evaluation: bool = False
+) -> dict[str, Measured]:
     """Let the engines take turns for `rounds` rounds; each turn lasts about a fifth of a second."""
     context = multiprocessing.get_context("spawn")
     wires, processes = {}, []
     for engine in engines:
         wires[engine], theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(engine, name, threads, theirs), daemon=True)
+        process = context.Process(target=_serve, args=(engine, name, threads, evaluation, theirs), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
@@ -243,15 +287,25 @@ def profile(name: str, steps: int = 5) -> Profiler:
     return profiler
 
 
+def title(name: str) -> str:
+    """What is measured under the name of a case, or of its evaluation.
+
+    >>> title("fcdnn evaluation")
+    'FCDNN 128-8, batch 100, evaluation'
+    """
+    case, _, evaluation = name.partition(" ")
+    return CASES[case].title + (", evaluation" if evaluation else "")
+
+
 def table(results: dict[str, dict[str, Measured]]) -> str:
     """The step times, and ours divided by the best of PyTorch's."""
-    lines = [f"{'training step, median':<40} {'tinyqnn':>10} {'PyTorch':>10} {'ratio':>7} {'peak memory':>12}"]
+    lines = [f"{'median of a step':<50} {'tinyqnn':>10} {'PyTorch':>10} {'ratio':>7} {'peak memory':>12}"]
     for name, engines in results.items():
         ours = engines["tinyqnn"]
         others = [measured.median for engine, measured in engines.items() if engine != "tinyqnn"]
         best, ratio = (f"{min(others) * 1e3:.2f} ms", f"{ours.median / min(others):.2f}") if others else ("–", "–")
         memory = f"{ours.peak_bytes / 1e6:,.0f} MB"
-        lines.append(f"{CASES[name].title:<40} {ours.median * 1e3:>7.2f} ms {best:>10} {ratio:>7} {memory:>12}")
+        lines.append(f"{title(name):<50} {ours.median * 1e3:>7.2f} ms {best:>10} {ratio:>7} {memory:>12}")
     return "\n".join(lines)
 
 
@@ -274,7 +328,7 @@ def record(results: dict[str, dict[str, Measured]]) -> list[dict[str, Any]]:
     """The measurements as JSON wants them: medians and minima in seconds, memory in bytes, and the ratio."""
     rows = []
     for name, engines in results.items():
-        row: dict[str, Any] = {"case": name, "title": CASES[name].title}
+        row: dict[str, Any] = {"case": name, "title": title(name)}
         for engine, measured in engines.items():
             row[engine] = {
                 "median_seconds": measured.median,
@@ -297,6 +351,7 @@ def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> 
             images = len(CASES[name].batch) == 4
             engines = ("tinyqnn", "torch") + (("torch channels-last",) if images else ())
         results[name] = measure(name, engines, threads, rounds)
+        results[f"{name} evaluation"] = measure(name, engines, threads, rounds, evaluation=True)
     return results
 
 

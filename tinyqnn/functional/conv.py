@@ -71,7 +71,7 @@ class Conv2d(Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad
         grad_x = kernels.conv.conv2d_grad_input(grad, weight, x.shape, *window) if need_x else None
         grad_weight = kernels.conv.conv2d_grad_weight(grad, x, weight.shape, *window) if need_weight else None
-        return grad_x, grad_weight, grad.sum(axis=(0, 2, 3)) if need_bias else None
+        return grad_x, grad_weight, kernels.channels.totals(grad) if need_bias else None
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -57,6 +57,16 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean.astype(x.dtype), np.maximum(squares / n - mean * mean, 0).astype(x.dtype)
 
 
+def totals(g: Array) -> Array:
+    """Σ g of every channel: (N, C, …) -> (C,).
+
+    >>> totals(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [4.0, 6.0]
+    """
+    rows = table(g)
+    return kernels.loops.column_sums(rows, rows)[0].astype(g.dtype) if fast(g) else rows.sum(axis=0)
+
+
 def sums(g: Array, x: Array, mean: Array) -> tuple[Array, Array]:
     """Σ g and Σ g·(x − mean) of every channel: (N, C, …), (N, C, …), (C,) -> (C,), (C,).
 

@@ -10,18 +10,20 @@ import numpy as np
 from tinyqnn.models.fcdnn import FCDNN
 from tinyqnn.models.lenet import LeNet
 from tinyqnn.models.lstm import LanguageModel
+from tinyqnn.models.mobilenet import MobileNetV2
 from tinyqnn.models.resnet import ResNet
 from tinyqnn.models.separable import Separable
 from tinyqnn.models.vgg import VGGLike
 from tinyqnn.nn import Module
 
-__all__ = ["FCDNN", "LanguageModel", "LeNet", "ResNet", "Separable", "VGGLike", "create"]
+__all__ = ["FCDNN", "LanguageModel", "LeNet", "MobileNetV2", "ResNet", "Separable", "VGGLike", "create"]
 
 NOTATIONS = {
     "lenet": "LeNet-5; lenet-bn with batch norm",
     "separable": "two depthwise-separable convolutions (DFQ); separable-WIDTH",
     "vgg": "VGG-like (AutoQNN); vgg-WIDTH, 64 in the paper",
     "resnet20": "ResNet of depth 20 and width 16; resnetDEPTH-WIDTH",
+    "mobilenet": "MobileNetV2 for 32×32; mobilenet-WIDTH, a multiplier such as 0.5",
     "fcdnn": "fully connected (Holistic); fcdnn-WIDTH-DEPTH",
     "lstm": "language model; lstm-HIDDEN",
 }
@@ -41,6 +43,8 @@ def create(
     'ResNet'
     """
     kind = re.match(r"[a-z]*", name.lower())[0]  # type: ignore[index]
+    if multiplier := re.fullmatch(r"mobilenet(?:-(\d+(?:\.\d+)?))?", name.lower()):
+        return MobileNetV2(float(multiplier[1] or 1), channels, classes, rng=rng)
     sizes = [int(number) for number in re.findall(r"\d+", name)]
     if re.fullmatch(r"lenet-bn|[a-z]+\d*(-\d+)*", name.lower()):
         first = sizes[0] if sizes else None
