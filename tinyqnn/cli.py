@@ -116,8 +116,8 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument(
         "what",
-        choices=["training", "gemm", "gemv", "layer"],
-        help="training: the time of a training step; gemm, gemv, layer: products of codes, of one row, a convolution",
+        choices=["training", "quantizing", "gemm", "gemv", "layer"],
+        help="training: the time of a training step; quantizing: the same with quantizers on every layer; gemm, gemv, layer: products of codes, of one row, a convolution",
     )
     bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
     bench.add_argument("--host", action="store_true", help="what the processor has and can do at most")
@@ -176,6 +176,8 @@ def run_bench(args: argparse.Namespace) -> int:
     """`tinyqnn bench`."""
     from tinyqnn.bench import training
 
+    if args.what == "quantizing":
+        return _bench_quantizing(args)
     if args.what != "training":
         return _bench_products(args)
     names = args.cases or list(training.CASES)
@@ -193,6 +195,28 @@ def run_bench(args: argparse.Namespace) -> int:
 
         record = {"environment": environment(), "cases": training.record(results)}
         _write_text(args.json, json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def _bench_quantizing(args: argparse.Namespace) -> int:
+    """`tinyqnn bench quantizing`."""
+    from tinyqnn.bench import quantizing, training
+
+    names = args.cases or list(quantizing.NAMES)
+    for name in names:
+        if name not in quantizing.NAMES:
+            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(quantizing.NAMES)}")
+    if args.profile:
+        for name in names:
+            print(f"{training.CASES[name].title}\n{training.split(quantizing.profile(name))}\n")
+        return 0
+    results = {name: quantizing.measure(name, rounds=args.rounds) for name in names}
+    print(quantizing.table(results))
+    if args.json:
+        from tinyqnn.provenance import environment
+
+        cases = {name: quantizing.record(found) for name, found in results.items()}
+        _write_text(args.json, json.dumps({"environment": environment(), "cases": cases}, indent=2) + "\n")
     return 0
 
 

@@ -68,6 +68,11 @@ def ratio(found: dict[str, Measured]) -> float:
     return statistics.median(b / a for a, b in zip(plain, quantized))
 
 
+def record(found: dict[str, Measured]) -> dict[str, float]:
+    """The medians in seconds and the ratio, as JSON wants them."""
+    return {**{f"{engine} median_seconds": m.median for engine, m in found.items()}, "ratio": ratio(found)}
+
+
 def profile(name: str, scheme: str = "C-3", count: int = 5) -> Profiler:
     """Where the quantized step's time goes, by operation."""
     _, step = steps(CASES[name], scheme)

@@ -1,0 +1,89 @@
+"""What figures and pages say about the schemes is what the schemes do."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyqnn as tq
+from tinyqnn.bench import quantizing, training
+from tinyqnn.spec.laws import BY_NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = sorted((ROOT / "figures" / "quantizers").glob("*.json"))
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_scheme_has_a_picture_beside_its_source():
+    shown = {json.loads(file.read_text(encoding="utf-8"))["scheme"].split("(")[0] for file in PICTURES}
+    assert shown == {page.__name__ for page in tq.quant.SCHEMES.values()}
+    for file in PICTURES:
+        assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        assert file.with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("file", PICTURES, ids=lambda file: file.stem)
+def test_the_edges_in_a_picture_are_the_schemes(file):
+    shown = json.loads(file.read_text(encoding="utf-8"))
+    q = eval(shown["scheme"], vars(tq.quant))
+    params = {name: np.array(value) for name, value in shown["params"].items()}
+    assert shown["edges"]
+    for edge in shown["edges"]:
+        x = np.array([edge["x"] - 1e-9, edge["x"], edge["x"] + 1e-9])
+        below, at, above = q.quantize(x, params).tolist()
+        assert (below, above) == (edge["below"], edge["above"])
+        assert edge["at"] in (None, at)
+    assert len(shown["edges"]) == len(np.unique(q.codebook(params))) - 1
+    limits = q.limits(**params)
+    assert shown["gradient_limits"] == (None if limits is None else [float(v) for v in limits])
+
+
+@pytest.mark.slow
+def test_the_losses_and_claims_of_autoqnns_figure_2_are_what_comes_out():
+    figure = load(ROOT / "figures" / "autoqnn_fig2.py")
+    found = figure.losses()
+    shown = json.loads((ROOT / "figures" / "autoqnn_fig2.json").read_text(encoding="utf-8"))
+    for name, by in found.items():
+        for letter, errors in by.items():
+            for bits, error in errors.items():
+                assert shown["losses"][name][letter][str(bits)] == pytest.approx(error, rel=1e-9)
+    assert figure.markdown(figure.claims(found)) == (ROOT / "figures" / "autoqnn_fig2.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_differences_prints_what_it_says_and_names_laws_that_there_are(monkeypatch):
+    runner = load(ROOT / "tutorials" / "run.py")
+    page = ROOT / "tutorials" / "differences.md"
+    assert runner.run(page) == 3
+    table = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")][2:]
+    named = {law for line in table for law in re.findall(r"`(\w+)`", line.split("|")[-2])}
+    assert named <= set(BY_NAME)
+    schemes = {line.split("|")[1].strip() for line in table}
+    assert {page.__name__ for page in tq.quant.SCHEMES.values()} - {"PACT", "Uniform"} <= schemes
+
+
+def test_the_quantized_step_that_is_timed_has_quantizers_on_every_layer():
+    case = training.Case("fcdnn", "small", "fcdnn-8-4", (16, 2), 2)
+    plain, quantized = quantizing.steps(case)
+    with training.Profiler() as profiler:
+        losses = [step() for step in (plain, quantized) for _ in range(2)]
+    assert all(np.isfinite(losses))
+    assert losses[0] != losses[2]
+    counts = {"float": training.Measured([2.0, 2.0]), "C-3": training.Measured([3.0, 2.2])}
+    assert quantizing.ratio(counts) == pytest.approx(1.3)
+    assert "StraightThrough" in profiler.forward
+    model = quantized.__closure__[list(quantized.__code__.co_freevars).index("model")].cell_contents
+    slots = [m for m in model.modules() if isinstance(m, (tq.quant.WeightQuantizer, tq.quant.ActivationQuantizer))]
+    assert len(slots) == 2 * 4
