@@ -117,7 +117,8 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "what",
         choices=["training", "quantizing", "gemm", "gemv", "layer"],
-        help="training: the time of a training step; quantizing: the same with quantizers on every layer; gemm, gemv, layer: products of codes, of one row, a convolution",
+        help="training: the time of a training step; quantizing: the same with quantizers on every layer; "
+        "gemm, gemv, layer: products of codes, of one row, a convolution",
     )
     bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
     bench.add_argument("--host", action="store_true", help="what the processor has and can do at most")
