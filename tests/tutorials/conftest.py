@@ -15,7 +15,7 @@ TUTORIALS = Path(__file__).resolve().parents[2] / "tutorials"
 
 
 @cache
-def _run(name: str) -> dict:
+def _run(name: str, skip: tuple[str, ...]) -> dict:
     spec = importlib.util.spec_from_file_location("run_page_for_exercises", TUTORIALS / "run.py")
     runner = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = runner  # dataclasses look their module up
@@ -23,12 +23,15 @@ def _run(name: str) -> dict:
     namespace: dict = {"__name__": "__page__"}
     with contextlib.redirect_stdout(io.StringIO()):
         for fence in runner.fences(runner.find(name)):
-            if fence.language == "python":
+            if fence.language == "python" and not any(text in fence.text for text in skip):
                 exec(fence.text, namespace)
     return namespace
 
 
 @pytest.fixture
 def page():
-    """`page("01")`: everything that page defines, as a dictionary of names of its own."""
-    return lambda name: dict(_run(name))
+    """`page("01")`: everything that page defines, as a dictionary of names of its own.
+
+    Fences that contain one of the texts in `skip` are left out: those that train, where only definitions are asked for.
+    """
+    return lambda name, skip=(): dict(_run(name, tuple(skip)))
