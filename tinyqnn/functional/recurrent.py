@@ -22,9 +22,16 @@ from tinyqnn.functional.shape import stack
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
-def _sigmoid(x: Array) -> Array:
-    """σ(x) = (1 + tanh(x/2)) / 2: no overflow, one call."""
-    return np.tanh(x * 0.5) * 0.5 + 0.5
+def _activate(a: Array, scale: Array, shift: Array) -> None:
+    """σ of the gates i, f and o and tanh of g, in place and in one go: σ(x) = ½ + ½ · tanh(x/2), which cannot overflow.
+
+    a              (N, 4·hidden)
+    scale, shift   (4·hidden,): ½ and ½ for a σ, 1 and 0 for a tanh
+    """
+    a *= scale
+    np.tanh(a, out=a)
+    a *= scale
+    a += shift
 
 
 class LSTMLayer(Function):
@@ -51,13 +58,14 @@ class LSTMLayer(Function):
                 gates += bias
         outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
         outputs[0], cells[0] = h0, c0
+        half, is_sigmoid = x.dtype.type(0.5), np.repeat([True, True, False, True], hidden)
+        scale, shift = np.where(is_sigmoid, half, 1).astype(x.dtype), np.where(is_sigmoid, half, 0).astype(x.dtype)
+        weight = kernels.gemm.packed(weight_hh.T)
         for t in range(steps):
             a = gates[t]
-            a += kernels.gemm.matmul(outputs[t], weight_hh.T)
-            a[:, : 2 * hidden] = _sigmoid(a[:, : 2 * hidden])
-            a[:, 2 * hidden : 3 * hidden] = np.tanh(a[:, 2 * hidden : 3 * hidden])
-            a[:, 3 * hidden :] = _sigmoid(a[:, 3 * hidden :])
-            i, f, g, o = np.split(a, 4, axis=1)
+            a += kernels.gemm.matmul(outputs[t], weight)
+            _activate(a, scale, shift)
+            i, f, g, o = a[:, :hidden], a[:, hidden : 2 * hidden], a[:, 2 * hidden : 3 * hidden], a[:, 3 * hidden :]
             np.multiply(f, cells[t], out=cells[t + 1])
             cells[t + 1] += i * g
             np.multiply(o, np.tanh(cells[t + 1]), out=outputs[t + 1])
@@ -70,6 +78,7 @@ class LSTMLayer(Function):
         steps, batch, hidden = grad_y.shape
         grad_gates = np.empty_like(gates)
         grad_h = grad_h.copy()
+        weight = kernels.gemm.packed(weight_hh)
         for t in reversed(range(steps)):
             i, f, g, o = np.split(gates[t], 4, axis=1)
             grad_h += grad_y[t]
@@ -80,7 +89,7 @@ class LSTMLayer(Function):
             np.multiply(grad_c * cells[t], f * (1 - f), out=grad_f)
             np.multiply(grad_c * i, 1 - g * g, out=grad_g)
             np.multiply(grad_h * tanh_c, o * (1 - o), out=grad_o)
-            grad_h = kernels.gemm.matmul(grad_gates[t], weight_hh)
+            grad_h = kernels.gemm.matmul(grad_gates[t], weight)
             grad_c = grad_c * f
         flat = grad_gates.reshape(steps * batch, 4 * hidden)
         need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad
