@@ -19,7 +19,7 @@ import numpy as np
 
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.jit import aligned, jit, run
-from tinyqnn.kernels.simd import test_bits
+from tinyqnn.kernels.simd import are_signs, test_bits
 
 __all__ = ["as_bytes", "from_planes", "pack_rows", "pack_signs", "pack_words", "to_planes", "unpack_words", "words_of"]
 
@@ -115,12 +115,16 @@ def _pack_rows(first, last, x, count, bit, targets, words):
 @jit
 def _pack_signs(first, last, x, integers, count, sign, targets, words):
     """The sign bits of rows first … last; False if a number is neither 1 nor −1."""
-    others = False
+    signs = ~np.uint64(0)
     for r in range(first, last):
-        for k in range(r * count, (r + 1) * count):
-            others |= (x[k] != 1) & (x[k] != -1)
+        i = r * count
+        for k in range(0, count - 63, 64):
+            signs &= are_signs(x, i + k)
+        for k in range(i + count // 64 * 64, i + count):
+            if x[k] != 1 and x[k] != -1:
+                signs = np.uint64(0)
         _pack_rows(r, r + 1, integers, count, sign, targets, words)
-    return not others
+    return signs == ~np.uint64(0)
 
 
 def pack_rows(rows: Array, bits: Sequence[int], targets: Array, words: Array, plane_size: int) -> None:

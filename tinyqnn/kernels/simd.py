@@ -779,6 +779,24 @@ def test_bits(typingctx: Any, a: Any, i: Any, bit: Any) -> Any:
 
 
 @intrinsic
+def are_signs(typingctx: Any, a: Any, i: Any) -> Any:
+    """Which of the 64 numbers `a[i : i + 64]` are 1 or −1, as one word, the first in the lowest place."""
+    real = isinstance(a.dtype, types.Float)
+    number = _FLOAT if real else ir.IntType(a.dtype.bitwidth)
+    row = ir.VectorType(number, 64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        value = builder.load(builder.bitcast(address, row.as_pointer()))
+        value.align = 1
+        plus, minus = (ir.Constant(row, [float(one) if real else one] * 64) for one in (1, -1))
+        equal = builder.fcmp_ordered if real else builder.icmp_signed
+        return builder.bitcast(builder.or_(equal("==", value, plus), equal("==", value, minus)), ir.IntType(64))
+
+    return types.uint64(a, types.intp), codegen
+
+
+@intrinsic
 def widen_bytes(typingctx: Any, a: Any, i: Any) -> Any:
     """The signed bytes `a[i : i + 2·LANES]` as numbers of 16 bits."""
     octets = ir.VectorType(ir.IntType(8), shorts.lanes)
