@@ -274,5 +274,6 @@ def test_the_scale_of_numbers_far_from_zero_keeps_its_digits():
 
 def test_fixed_point_scales_stay_powers_of_two_when_averaged():
     q = tq.quant.FixedQ(bits=4)
+    assert q.settle({"scale": np.array(0.7, np.float32)})["scale"].dtype == np.float32
     for scale, wanted in [(1.0, 1.0), (1.41, 1.0), (1.42, 2.0), (0.0, 0.0), (3 * 2.0**-100, 2.0**-98)]:
         assert q.settle({"scale": np.array(scale)})["scale"] == wanted

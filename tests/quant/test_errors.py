@@ -34,6 +34,9 @@ def test_a_width_must_be_given_where_there_is_a_choice(letter):
 
 @pytest.mark.parametrize("letter", SCHEMES)
 def test_unknown_keywords_are_refused(letter):
+    known = {"U": "bits, signed, levels, axis", "PACT": "bits, clip"}.get(letter, "bits, axis")
+    with pytest.raises(TypeError, match=f"^{SCHEMES[letter].__name__} takes the keywords {known}; got per_channel$"):
+        SCHEMES[letter](2, per_channel=True)
     with pytest.raises(TypeError, match=r"takes the keywords bits.*; got bit_width, per_channel"):
         SCHEMES[letter](2, bit_width=3, per_channel=True)
 

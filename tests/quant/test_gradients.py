@@ -165,3 +165,30 @@ def test_learned_bits_are_used_rounded_and_kept_within_the_scheme(real, used):
     np.testing.assert_array_equal(leaf.grad, gradient(fixed, x))
     if real > 0:
         np.testing.assert_allclose(b.grad, bits_gradient(x, y.data, real).sum(), rtol=1e-12)
+
+
+def test_per_channel_limits_serve_large_tensors_too():
+    x = np.random.default_rng(3).standard_normal((3, 5000)).astype(np.float32) * np.array(
+        [[1], [10], [100]], np.float32
+    )
+    whole = gradient(tq.quant.ClipQ(bits=2, axis=0), x)
+    for channel, row in zip(x, whole):
+        np.testing.assert_array_equal(row, gradient(tq.quant.ClipQ(bits=2), channel))
+
+
+def test_a_plain_gradient_keeps_no_copy_of_its_input():
+    leaf = tq.Tensor(np.ones(5), requires_grad=True)
+    assert tq.quant.FixedQ(bits=3)(leaf)._node.saved == (None, None)
+    assert tq.quant.ClipQ(bits=3)(leaf)._node.saved[0] is leaf.data
+
+
+def test_kernels_are_for_large_float32_arrays_and_not_for_the_reference(monkeypatch):
+    from tinyqnn.quant.ste import kernel_pays
+
+    large = np.zeros(10_000, np.float32)
+    monkeypatch.setenv("TINYQNN_KERNELS", "compiled")
+    assert kernel_pays(large)
+    assert not kernel_pays(large.astype(np.float64))
+    assert not kernel_pays(large[:100])
+    monkeypatch.setenv("TINYQNN_KERNELS", "reference")
+    assert not kernel_pays(large)
