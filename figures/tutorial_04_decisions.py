@@ -23,10 +23,10 @@ def main() -> None:
     for ax, (title, parameters, how) in zip(
         axes,
         (
-            ("float weights", told["floats"][0], float_),
-            ("rounded to 2 bits\nafterwards", told["floats"][0], straight),
-            ("2 bits, trained with\nthe true derivative", told["stuck"][0], honest),
-            ("2 bits, trained\nstraight through", told["learned"][0], straight),
+            ("float weights", told["floats"][2], float_),
+            ("rounded to 2 bits\nafterwards", told["floats"][2], straight),
+            ("2 bits, trained with\nthe true derivative", told["stuck"][2], honest),
+            ("2 bits, trained\nstraight through", told["learned"][2], straight),
         ),
     ):
         logits = told["network"](Tensor(plane), parameters, **how).data

@@ -8,7 +8,7 @@ import numpy as np
 
 import tinyqnn as tq
 
-TRAINING = ("train(fresh", "learned_end(")
+TRAINING = ("train(", "learned_end(")
 
 
 def read(line):
