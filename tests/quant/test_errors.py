@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from quant_tensors import MAIN
+from quant_tensors import EDGES, MAIN
 
 import tinyqnn as tq
 from tinyqnn.quant import SCHEMES
@@ -55,6 +55,13 @@ def test_notation_is_read_and_written_alike(name):
         assert q.notation == name
         assert eval(repr(q), vars(tq.quant)).notation == name
         assert tq.quant.scheme(q) is q
+
+
+@pytest.mark.parametrize("q", [*MAIN, *EDGES, tq.quant.ClipQ(bits=3, axis=1)], ids=repr)
+def test_what_is_printed_of_a_quantizer_makes_it_again(q):
+    again = eval(repr(q), vars(tq.quant))
+    assert repr(again) == repr(q)
+    assert (again.bits, again.axis, again.alphabet.tolist()) == (q.bits, q.axis, q.alphabet.tolist())
 
 
 @pytest.mark.parametrize("q", MAIN, ids=repr)

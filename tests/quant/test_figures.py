@@ -63,6 +63,7 @@ def test_the_losses_and_claims_of_autoqnns_figure_2_are_what_comes_out():
     assert figure.markdown(figure.claims(found)) == (ROOT / "figures" / "autoqnn_fig2.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_of_differences_prints_what_it_says_and_names_laws_that_there_are(monkeypatch):
     runner = load(ROOT / "tutorials" / "run.py")
     page = ROOT / "tutorials" / "differences.md"

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from quant_tensors import EDGES, MAIN, tensors
 
 import tinyqnn as tq
+from tinyqnn.kernels import using
 from tinyqnn.quant.learned_bits import RelaxedQuantize, bits_gradient, quantize_with_bits
+from tinyqnn.quant.ste import kernel_pays
 
 CLIPPED = [q for q in MAIN + EDGES if q.letter in ("C", "PACT") or (q.letter == "U" and not q.signed)]
 PLAIN = [q for q in MAIN if q not in CLIPPED]
@@ -178,17 +180,16 @@ def test_per_channel_limits_serve_large_tensors_too():
 
 def test_a_plain_gradient_keeps_no_copy_of_its_input():
     leaf = tq.Tensor(np.ones(5), requires_grad=True)
-    assert tq.quant.FixedQ(bits=3)(leaf)._node.saved == (None, None)
-    assert tq.quant.ClipQ(bits=3)(leaf)._node.saved[0] is leaf.data
+    plain, clipped = tq.quant.FixedQ(bits=3)(leaf), tq.quant.ClipQ(bits=3)(leaf)
+    assert plain._node[0].saved == (None, None)
+    assert clipped._node[0].saved[0] is leaf.data
 
 
-def test_kernels_are_for_large_float32_arrays_and_not_for_the_reference(monkeypatch):
-    from tinyqnn.quant.ste import kernel_pays
-
+def test_kernels_are_for_large_float32_arrays_and_not_for_the_reference():
     large = np.zeros(10_000, np.float32)
-    monkeypatch.setenv("TINYQNN_KERNELS", "compiled")
-    assert kernel_pays(large)
-    assert not kernel_pays(large.astype(np.float64))
-    assert not kernel_pays(large[:100])
-    monkeypatch.setenv("TINYQNN_KERNELS", "reference")
-    assert not kernel_pays(large)
+    with using("compiled"):
+        assert kernel_pays(large)
+        assert not kernel_pays(large.astype(np.float64))
+        assert not kernel_pays(large[:100])
+    with using("reference"):
+        assert not kernel_pays(large)
