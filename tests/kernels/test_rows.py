@@ -50,8 +50,9 @@ def test_what_is_no_number_stays_in_its_row():
     logits = np.zeros((3, 40), np.float32)
     logits[0, 5], logits[1, 39], logits[2, 0] = np.nan, np.inf, np.nan
     x = Tensor(logits, requires_grad=True)
-    loss = F.cross_entropy(x, np.array([1, 1, -100]))
-    loss.backward()
+    with np.errstate(invalid="ignore"):  # NumPy warns of ∞ − ∞
+        loss = F.cross_entropy(x, np.array([1, 1, -100]))
+        loss.backward()
     assert np.isnan(loss.item())
     assert np.isnan(x.grad[:2]).any(axis=1).all()
     assert not x.grad[2].any() or use_reference()
