@@ -4,7 +4,7 @@ Bits cost one product for each pair of planes, bytes cost the same whatever the 
 few pairs; how many depends on how well the processor counts bits, and for one row on the bytes of the weights alone:
 
     rows of x       popcount of whole registers     without it
-    many            up to 4 pairs                   up to 2
+    many            up to 4 pairs                   1
     up to 3         up to 16                        up to 16
 
 `tinyqnn bench gemm` measures the pairs of the table again, and a test holds the table against what it wrote.
@@ -15,7 +15,7 @@ from __future__ import annotations
 __all__ = ["FEW_ROWS", "PAIRS", "fastest"]
 
 FEW_ROWS = 3  # rows up to which reading the weights is what takes the time
-PAIRS = {("many", True): 4, ("many", False): 2, ("few", True): 16, ("few", False): 16}
+PAIRS = {("many", True): 4, ("many", False): 1, ("few", True): 16, ("few", False): 16}
 
 
 def fastest(bits: int, x_bits: int, rows: int, popcount: bool | None = None) -> str:

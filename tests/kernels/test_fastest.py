@@ -1,0 +1,64 @@
+"""The table of kernels is what the benchmark found, and the benchmark's own parts do what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyqnn.bench import gemm
+from tinyqnn.kernels import fastest, limits
+
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+CLEAR = 1.5  # times as fast: less may be the noise of a busy machine
+
+
+def recorded():
+    return json.loads((FIGURES / "bench_gemm.json").read_text(encoding="utf-8"))
+
+
+def test_the_table_chooses_what_was_measured_to_be_faster():
+    found = gemm.choices(recorded())
+    assert len(found) >= 10
+    for choice in found:
+        if choice["gain"] > CLEAR:
+            assert choice["chosen"] != "int8", choice
+        if choice["gain"] < 1 / CLEAR:
+            assert choice["chosen"] == "int8", choice
+
+
+def test_more_planes_never_turn_the_choice_back_to_bits():
+    for rows in (1, 1000):
+        for popcount in (True, False):
+            chosen = [fastest.fastest(bits, bits, rows, popcount) for bits in range(1, 9)]
+            assert chosen[0] == "binary"
+            assert chosen == sorted(chosen, key=["binary", "bitserial", "int8"].index)
+
+
+@pytest.mark.parametrize("case", [c._replace(shape=(3, 2, 4) if c.group == "layer" else (4, 70, 5)) for c in gemm.CASES
+                                  if c.group != "choice"], ids=lambda case: case.key)  # fmt: skip
+def test_every_case_measures_the_product_that_it_names(case):
+    """Ours and NumPy's (or the plain convolution) agree on the codes; shifts count in halves."""
+    w, x = gemm._codes(case)
+    if case.group == "layer":
+        from tinyqnn.kernels import reference
+
+        expected = reference.conv2d(x.astype(np.int64), w.astype(np.int64), None, padding=(1, 1))
+    elif case.kernel == "shift":
+        n = np.where(w >= 0, w, -1 - w).astype(np.int64)
+        expected = x.astype(np.int64) @ (np.where(w >= 0, 1, -1) << (n + (n > 0))).T
+    else:
+        expected = np.rint(gemm.numpys(case)()).astype(np.int64)
+    assert np.array_equal(gemm.ours(case)(), expected.reshape(gemm.ours(case)().shape))
+
+
+def test_a_share_of_the_limit_counts_pairs_of_planes():
+    row = {"kernel": "bitserial", "bits": (2, 2), "operations": 1e9, "seconds": {"tinyqnn": {"best": 1e-2}}}
+    assert gemm.share(row, {"limits": {"bits": 8e11, "bytes": 1.0}}) == pytest.approx(0.5)
+
+
+def test_limits_count_what_they_do():
+    for loop, bits in ((limits.popcount_loop, 1), (limits.carry_save_loop, 1), (limits.bytes_loop, 8)):
+        assert loop(3) == 3 * 16 * limits.VECTOR_BITS // bits * 2
