@@ -134,8 +134,8 @@ def by_taps(w: Any) -> Array:
 def cut(m: int, n: int, width: int) -> list[tuple[int, int, int, int]]:
     """Blocks of y for the threads to take: rows i0 … i1, columns j0 … j1, the columns in whole panels.
 
-    >>> cut(5, 40, 16)[0]
-    (0, 5, 0, 40)
+    >>> cut(5, 10, 16)
+    [(0, 5, 0, 10)]
     """
     threads = get_num_threads()
     rows, columns = m, n
