@@ -2,7 +2,7 @@
 
     python figures/quantize_glyphs.py       about a minute
 
-Writes quantize_glyphs.txt (what was printed), quantize_glyphs.json (the result) and quantize_glyphs.png beside this file.
+Writes quantize_glyphs.txt (what was printed), .json (the result) and .png beside this file, and the README's block.
 """
 
 from __future__ import annotations

@@ -127,3 +127,13 @@ def test_averaged_fixed_point_scales_are_powers_of_two_in_evaluation():
         vertex(tq.Tensor(np.array([top])))
     assert float(vertex.params["scale"]) == 0.25
     assert float(vertex.running_scale) not in (0.25, 0.5)
+
+
+def test_another_scheme_begins_with_averages_of_its_own():
+    quant = ActivationQuantizer("C-3")
+    quant(tq.Tensor([-1.0, 2.0]))
+    quant.scheme = tq.quant.scheme("Z-3")
+    with pytest.raises(RuntimeError, match="seen no batch"):
+        quant.eval()(tq.Tensor([1.0]))
+    quant.train()(tq.Tensor([-1.0, 2.0]))
+    assert quant.eval()(tq.Tensor([-1.0, 2.0])).data.tolist() == tq.quant.ZoomQ(3).quantize(np.float32([-1.0, 2.0])).tolist()

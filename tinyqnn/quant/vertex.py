@@ -79,8 +79,13 @@ class ActivationQuantizer(Module):
         self.scheme = quantizer
         self.reset()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "scheme" and "batches" in self._buffers:
+            self.reset()  # averages of another scheme's parameters say nothing about this one's
+
     def reset(self) -> None:
-        """Forget the running averages, as after putting another scheme in the slot."""
+        """Forget the running averages; assigning another scheme does it, too."""
         self.register_buffer("batches", np.array(0, np.int64))
         for name in [name for name in self._buffers if name.startswith("running_")]:
             del self._buffers[name]
