@@ -29,6 +29,9 @@ def clip_lambda(bits: int) -> float:
 def pot_lambda(bits: int) -> float:
     """λ of PotQ: levels ½, 2, 4, 8, … with edges at √2, 2√2, 4√2, … where the rounded log2 changes.
 
+    No list of these was published. Quadrature of D on every cell, which shares nothing with the closed forms here, has
+    its minima at 0.73790, 0.26954 and 0.032803 for 2, 3 and 4 bits.
+
     >>> [float(f"{pot_lambda(bits):.4g}") for bits in (2, 3, 4)]
     [0.7379, 0.2695, 0.0328]
     """
