@@ -264,7 +264,12 @@ def test_without_a_compiler_the_answers_are_the_same(compiled):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "features", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}]
+    "features",
+    [
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"},
+        {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": "+avx512f,+avx512bw"},
+    ],
 )
 def test_a_processor_that_has_less_gives_the_same_answers(compiled, features, tmp_path):
     assert answer(**features, NUMBA_CACHE_DIR=str(tmp_path)) == ["False", compiled]
