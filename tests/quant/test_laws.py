@@ -142,3 +142,28 @@ def test_per_channel_law_tells_per_channel_from_per_tensor(q, rng):
     x = rng.standard_normal((3, 20)) * np.array([[1.0], [10.0], [100.0]])
     assert checks.equals_a_loop_over_channels(Subject(q).make(axis=0), q, x, 0)
     assert not checks.equals_a_loop_over_channels(q, q, x, 0)
+
+
+def test_the_law_of_the_codebook_looks_at_each_channel(rng):
+    x = rng.standard_normal((2, 50)) * np.array([[1.0], [10.0]])
+    for axis, y in ((0, x), (1, x.T)):
+        q = tq.quant.ClipQ(bits=2, axis=axis)
+        assert checks.is_on_codebook(q, y)
+
+        class Swapped(tq.quant.ClipQ):
+            def codebook(self, params):
+                return super().codebook(params)[::-1]
+
+        assert not checks.is_on_codebook(Swapped(bits=2, axis=axis), y)
+
+
+@pytest.mark.parametrize("off", [1e-3, -1e-3])
+def test_nearest_levels_and_half_steps_are_told_from_nearly_nearest_ones(off):
+    class Shifted(tq.quant.FixedQ):
+        def to_codes(self, x, scale):
+            return super().to_codes(x + off, scale=scale)
+
+    x = np.array([1.0, 0.25 - off / 2, 3.9])  # its second number lies between the right edge and the wrong one
+    assert checks.takes_the_nearest_level(tq.quant.FixedQ(bits=4), x)
+    assert not checks.takes_the_nearest_level(Shifted(bits=4), x)
+    assert not checks.error_within_half_step(Shifted(bits=4), x)
