@@ -250,7 +250,7 @@ def test_mnist_is_downloaded_only_when_asked_and_then_found(server, tmp_path, mo
     fetched = data.load("mnist", root=tmp_path, download=True, mirrors=mirrors)
     assert fetched.source == str(tmp_path / "mnist")
     asked = len(server.asked)
-    assert asked == 8                                   # four files, each refused once
+    assert asked == 8  # four files, each refused once
     assert np.array_equal(data.load("mnist", root=tmp_path, download=True, mirrors=mirrors).train.x, fetched.train.x)
     assert len(server.asked) == asked
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()

@@ -56,12 +56,22 @@ def write_cifar(folder: Path, n: int = 4) -> Path:
 
 def python2_pickle(labels: list[int], pixels: np.ndarray) -> bytes:
     """A batch as Python 2 pickled it: byte strings, and the array through numpy.core.multiarray."""
+
     def text(value: bytes) -> bytes:
         return b"T" + struct.pack("<I", len(value)) + value
-    array = (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\nt" + text(b"b")
-             + b"tR(I1\n(I%d\nI3072\nt" % len(pixels)
-             + b"cnumpy\ndtype\n(" + text(b"u1") + b"I0\nI1\ntR(I3\n" + text(b"|") + b"NNNI-1\nI-1\nI0\ntbI00\n"
-             + text(pixels.tobytes()) + b"tb")
+
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\nt"
+        + text(b"b")
+        + b"tR(I1\n(I%d\nI3072\nt" % len(pixels)
+        + b"cnumpy\ndtype\n("
+        + text(b"u1")
+        + b"I0\nI1\ntR(I3\n"
+        + text(b"|")
+        + b"NNNI-1\nI-1\nI0\ntbI00\n"
+        + text(pixels.tobytes())
+        + b"tb"
+    )
     numbers = b"(l" + b"".join(b"I%d\na" % label for label in labels)
     return b"\x80\x02}(" + text(b"labels") + numbers + text(b"data") + array + b"u."
 
@@ -78,8 +88,17 @@ def test_mnist_is_found_in_every_layout(tmp_path, layout, packed):
     assert found.train.x[0, 0, 0, 0] == np.random.default_rng(0).integers(0, 256, (5, 28, 28))[0, 0, 0]
 
 
-@pytest.mark.parametrize("layout", ["cifar10/cifar-10-batches-bin", "cifar-10-batches-bin", "cifar10", ".",
-                                    "cifar-10-batches-py", "cifar10/cifar-10-batches-py"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "cifar10/cifar-10-batches-bin",
+        "cifar-10-batches-bin",
+        "cifar10",
+        ".",
+        "cifar-10-batches-py",
+        "cifar10/cifar-10-batches-py",
+    ],
+)
 def test_cifar10_is_found_in_every_layout(tmp_path, layout):
     write_cifar(tmp_path / layout)
     found = data.load("cifar10", root=tmp_path)
@@ -87,7 +106,7 @@ def test_cifar10_is_found_in_every_layout(tmp_path, layout):
     assert found.train.y.tolist() == [0, 1, 2, 3] * 5
     assert "official set has 50,000 + 10,000" in found.note
     first = np.random.default_rng(0).integers(0, 256, (4, cifar10.RECORD), dtype=np.uint8)[0, 1:]
-    assert np.array_equal(found.train.x[0], first.reshape(3, 32, 32))       # red, green, blue planes
+    assert np.array_equal(found.train.x[0], first.reshape(3, 32, 32))  # red, green, blue planes
     assert found.train.x.strides == (3072, 1, 96, 3)
 
 
@@ -325,7 +344,7 @@ def test_ag_news_with_the_test_part_alone_divides_it_by_class(tmp_path):
     assert "test.csv alone" in news.note
     words = [news.vocabulary[i] for i in news.train.x[0]]
     assert words == ["title", "0", "word", "number", "0", "and"]
-    assert (news.test.x == ag_news.UNKNOWN).any()        # "17" occurs in no training text
+    assert (news.test.x == ag_news.UNKNOWN).any()  # "17" occurs in no training text
 
 
 def test_ag_news_with_both_parts_keeps_them(tmp_path):

@@ -25,7 +25,7 @@ def test_rings_have_the_papers_numbers():
 
 def test_a_point_has_the_label_of_the_nearest_half_ring(rng):
     points = rng.uniform(-rings.EXTENT, rings.EXTENT, (400, 2))
-    points = points[np.abs(points[:, 1]) > 0.2]          # beside the axis the nearest sample may be on the other side
+    points = points[np.abs(points[:, 1]) > 0.2]  # beside the axis the nearest sample may be on the other side
     core, labels = rings.core_points()
     distance = ((points[:, None] - core) ** 2).sum(axis=2)
     order = np.sort(np.sqrt(distance), axis=1)
@@ -40,7 +40,7 @@ def test_a_point_has_the_label_of_the_nearest_half_ring(rng):
 def test_every_core_point_off_the_axis_lies_on_its_own_label():
     points, labels = rings.core_points()
     off = np.abs(points[:, 1]) > 1e-9
-    assert off.sum() == 2_000 - 40                      # only the two ends of each half ring are on it
+    assert off.sum() == 2_000 - 40  # only the two ends of each half ring are on it
     assert np.array_equal(rings.nearest_label(points[off]), labels[off])
 
 

@@ -194,7 +194,7 @@ def test_each_crop_is_a_window_of_the_framed_image_or_its_mirror(seed, padding):
 
 def test_crops_reach_every_offset_and_half_of_them_are_mirrored():
     x = np.zeros((4000, 1, 3, 3), np.uint8)
-    x[:, 0, 1, 0] = 1                                   # a mark left of the middle shows where the image went
+    x[:, 0, 1, 0] = 1  # a mark left of the middle shows where the image went
     out = crop_and_flip(x, np.random.default_rng(0), padding=1)
     places = {tuple(place) for place in np.argwhere(out[:, 0])[:, 1:].tolist()}
     assert places == {(row, column) for row in range(3) for column in range(3)}

@@ -103,8 +103,11 @@ def test_the_number_of_threads_does_not_change_a_bit(groups):
     options = ((1, 1), (1, 1), (1, 1), groups)
 
     def results():
-        return [conv.conv2d(x, w, b, *options), conv.conv2d_grad_input(gy, w, x.shape, *options),
-                conv.conv2d_grad_weight(gy, x, w.shape, *options)]
+        return [
+            conv.conv2d(x, w, b, *options),
+            conv.conv2d_grad_input(gy, w, x.shape, *options),
+            conv.conv2d_grad_weight(gy, x, w.shape, *options),
+        ]
 
     before, found = jit.get_num_threads(), []
     try:

@@ -104,8 +104,11 @@ def test_the_bias_is_added_to_every_row_once(rng, rows, cols, layout):
 
 @pytest.mark.parametrize(("rows", "n_out", "n_in"), [(100, 128, 128), (7, 2, 33), (600, 5, 16), (3, 40, 1)])
 def test_a_linear_layers_gradients_equal_their_float64_twins(rng, rows, n_out, n_in):
-    g, x, w = operand(rng, rows, n_out, "contiguous"), operand(rng, rows, n_in, "contiguous"), operand(
-        rng, n_out, n_in, "contiguous")
+    g, x, w = (
+        operand(rng, rows, n_out, "contiguous"),
+        operand(rng, rows, n_in, "contiguous"),
+        operand(rng, n_out, n_in, "contiguous"),
+    )
     gx, gw, gb = gemm.linear_grad(g, x, w)
     assert_product(gx, g, w)
     assert_product(gw, g.T, x)

@@ -19,8 +19,15 @@ from tinyqnn.kernels import jit, use_reference, using
 
 def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
     """What a fresh interpreter prints, started in `folder`."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, **environment}, cwd=folder,
-                          capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

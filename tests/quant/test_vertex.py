@@ -136,4 +136,7 @@ def test_another_scheme_begins_with_averages_of_its_own():
     with pytest.raises(RuntimeError, match="seen no batch"):
         quant.eval()(tq.Tensor([1.0]))
     quant.train()(tq.Tensor([-1.0, 2.0]))
-    assert quant.eval()(tq.Tensor([-1.0, 2.0])).data.tolist() == tq.quant.ZoomQ(3).quantize(np.float32([-1.0, 2.0])).tolist()
+    assert (
+        quant.eval()(tq.Tensor([-1.0, 2.0])).data.tolist()
+        == tq.quant.ZoomQ(3).quantize(np.float32([-1.0, 2.0])).tolist()
+    )

@@ -35,8 +35,14 @@ FOUND = ("mnist", "cifar10", "ag_news", "ptb")
 NAMES = MADE + FOUND
 
 _EXPORTS = {
-    "Dataset": "dataset", "Split": "dataset", "Corpus": "dataset", "validation_split": "dataset",
-    "batches": "loader", "bptt_batches": "loader", "crop_and_flip": "augment", "catalogue": "listing",
+    "Dataset": "dataset",
+    "Split": "dataset",
+    "Corpus": "dataset",
+    "validation_split": "dataset",
+    "batches": "loader",
+    "bptt_batches": "loader",
+    "crop_and_flip": "augment",
+    "catalogue": "listing",
     "DownloadError": "download",
 }
 __all__ = ["load", "MADE", "FOUND", "NAMES", *NAMES, *_EXPORTS]

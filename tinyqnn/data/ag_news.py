@@ -107,8 +107,10 @@ def _read(folder: Path, name: str) -> tuple[list[list[str]], NDArray[np.int64]]:
     try:
         for row in rows:
             if len(row) != 3 or row[0] not in ("1", "2", "3", "4"):
-                raise ValueError(f"expected a class from 1 to 4, a title and a description, got {len(row)} columns "
-                                 f"that begin with {row[:1]}")
+                raise ValueError(
+                    f"expected a class from 1 to 4, a title and a description, got {len(row)} columns "
+                    f"that begin with {row[:1]}"
+                )
             labels.append(int(row[0]) - 1)
             texts.append(re.findall(r"[a-z0-9']+", f"{row[1]} {row[2]}".lower()))
     except (csv.Error, ValueError) as error:

@@ -26,12 +26,12 @@ BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data
 BIN_FILES = tuple(f"{name}.bin" for name in BATCHES)
 BIN_FOLDERS = ("cifar10/cifar-10-batches-bin", "cifar-10-batches-bin", "CIFAR10/cifar-10-batches-bin", "cifar10", ".")
 PY_FOLDERS = tuple(folder.replace("-bin", "-py") for folder in BIN_FOLDERS)
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)      # of the 50,000 training images, white = 1
-OFFICIAL_MEAN = (125.30691805, 122.95039414, 113.86538318)          # of their bytes, to eight decimals
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the 50,000 training images, white = 1
+OFFICIAL_MEAN = (125.30691805, 122.95039414, 113.86538318)  # of their bytes, to eight decimals
 
 RECORD = 1 + 3 * 32 * 32
 BATCH_BYTES = 10_000 * RECORD
-PICKLE_BYTES = 32 << 20                                             # the real ones have 31,035,… bytes
+PICKLE_BYTES = 32 << 20  # the real ones have 31,035,… bytes
 BINARY = Remote("cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530", 170_052_171)
 PYTHON = Remote("cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a", 170_498_071)
 # The home page comes last: it has been delivering some 70 kB/s, which makes 40 minutes.
@@ -79,8 +79,9 @@ def read_binary(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     data = read_bytes(path, limit=BATCH_BYTES)
     if len(data) > BATCH_BYTES or not data or len(data) % RECORD:
         size = f"more than {BATCH_BYTES:,}" if len(data) > BATCH_BYTES else f"{len(data):,}"
-        raise ValueError(f"{path}: {size} bytes; expected at most 10,000 whole records of {RECORD:,} bytes; "
-                         + again(path))
+        raise ValueError(
+            f"{path}: {size} bytes; expected at most 10,000 whole records of {RECORD:,} bytes; " + again(path)
+        )
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
     return _check_labels(path, records[:, 0]), records[:, 1:]
 
@@ -98,7 +99,7 @@ def read_pickle(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             raise ValueError("its data are not bytes of shape (labels, 3072)")
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or not 0 < len(labels) <= 10_000:
             raise ValueError("its labels are not a list of at most 10,000 integers")
-    except Exception as error:                          # a damaged pickle can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(f"{path}: not a CIFAR-10 batch ({error}); {again(path)}") from error
     return _check_labels(path, labels), pixels
 
@@ -147,7 +148,7 @@ def _split(batches: list[tuple[NDArray, NDArray]]) -> tuple[Split, NDArray]:
     total, start = np.zeros(3), 0
     for _, pixels in batches:
         planes = pixels.reshape(-1, 3, 32, 32)
-        for channel in range(3):                        # (N, 3, 32, 32) -> (N, 32, 32, 3)
+        for channel in range(3):  # (N, 3, 32, 32) -> (N, 32, 32, 3)
             images[start : start + len(planes), :, :, channel] = planes[:, channel]
             total[channel] += planes[:, channel].sum(dtype=np.uint32, axis=(1, 2)).sum(dtype=np.uint64)
         start += len(planes)
@@ -178,6 +179,7 @@ def _download(folder: Path, sources: Sequence[tuple[Remote, str]]) -> None:
             unpack(archive, folder / "cifar-10-batches-bin", dict.fromkeys(BIN_FILES, BATCH_BYTES))
         archive.unlink()
         return
-    raise DownloadError("cifar10: no source delivered it:\n" + "\n".join(failures)
-                        + "\nTry again later (what has arrived is kept), "
-                        f"or unpack {BINARY.name} in {folder} yourself.")
+    raise DownloadError(
+        "cifar10: no source delivered it:\n" + "\n".join(failures) + "\nTry again later (what has arrived is kept), "
+        f"or unpack {BINARY.name} in {folder} yourself."
+    )

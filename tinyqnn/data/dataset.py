@@ -62,15 +62,18 @@ class Split:
                 raise ValueError(f"y: labels count from 0, got {int(y.min())} at index {int(y.argmin())}")
         pixels = x.ndim == 4 and x.dtype == np.uint8
         if not pixels and (self.mean is not None or self.std is not None):
-            raise ValueError(f"mean, std: only for images stored as uint8 (N, C, H, W), got {x.dtype} {x.shape}; "
-                             "normalize x yourself and leave them out")
+            raise ValueError(
+                f"mean, std: only for images stored as uint8 (N, C, H, W), got {x.dtype} {x.shape}; "
+                "normalize x yourself and leave them out"
+            )
         if pixels:
             channels = x.shape[1]
             mean = tuple(float(m) for m in (self.mean if self.mean is not None else [0.0] * channels))
             std = tuple(float(s) for s in (self.std if self.std is not None else [1.0] * channels))
             if len(mean) != channels or len(std) != channels:
-                raise ValueError(f"mean, std: expected {channels} numbers each, one a channel, "
-                                 f"got {len(mean)} and {len(std)}")
+                raise ValueError(
+                    f"mean, std: expected {channels} numbers each, one a channel, got {len(mean)} and {len(std)}"
+                )
             if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
                 raise ValueError(f"mean, std: expected finite numbers and std > 0, got mean {mean}, std {std}")
             object.__setattr__(self, "mean", mean)
@@ -129,20 +132,27 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
-            raise ValueError(f"{self.name}: training examples have shape {self.train.x.shape[1:]}, "
-                             f"test examples {self.test.x.shape[1:]}; they must agree")
+            raise ValueError(
+                f"{self.name}: training examples have shape {self.train.x.shape[1:]}, "
+                f"test examples {self.test.x.shape[1:]}; they must agree"
+            )
         object.__setattr__(self, "classes", tuple(self.classes))
         for part, split in (("train", self.train), ("test", self.test)):
             if self.classes and split.y.dtype.kind == "i" and split.y.max() >= len(self.classes):
                 where = int(split.y.argmax())
-                raise ValueError(f"{self.name}: {part} label {int(split.y.max())} at index {where}, but there are only "
-                                 f"{len(self.classes)} classes (labels 0 … {len(self.classes) - 1})")
+                raise ValueError(
+                    f"{self.name}: {part} label {int(split.y.max())} at index {where}, but there are only "
+                    f"{len(self.classes)} classes (labels 0 … {len(self.classes) - 1})"
+                )
 
     def __str__(self) -> str:
-        return (f"{self.name}: {len(self.train):,} training and {len(self.test):,} test examples "
-                f"of shape {self.train.x.shape[1:]}"
-                + (f", {len(self.classes)} classes" if self.classes else "")
-                + (f", from {self.source}" if self.source else "") + (f" ({self.note})" if self.note else ""))
+        return (
+            f"{self.name}: {len(self.train):,} training and {len(self.test):,} test examples "
+            f"of shape {self.train.x.shape[1:]}"
+            + (f", {len(self.classes)} classes" if self.classes else "")
+            + (f", from {self.source}" if self.source else "")
+            + (f" ({self.note})" if self.note else "")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +182,14 @@ class Corpus:
         for part in ("train", "valid", "test"):
             tokens = _array(part, getattr(self, part))
             if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-                raise ValueError(f"{self.name}: {part} must be one row of token numbers, "
-                                 f"got {tokens.dtype} {tokens.shape}")
+                raise ValueError(
+                    f"{self.name}: {part} must be one row of token numbers, got {tokens.dtype} {tokens.shape}"
+                )
             if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self.vocabulary):
-                raise ValueError(f"{self.name}: {part} has tokens {int(tokens.min())} … {int(tokens.max())}, "
-                                 f"the vocabulary has 0 … {len(self.vocabulary) - 1}")
+                raise ValueError(
+                    f"{self.name}: {part} has tokens {int(tokens.min())} … {int(tokens.max())}, "
+                    f"the vocabulary has 0 … {len(self.vocabulary) - 1}"
+                )
             object.__setattr__(self, part, tokens.astype(np.int64, copy=False))
 
     def words(self, tokens: ArrayLike) -> str:
@@ -184,14 +197,15 @@ class Corpus:
         return " ".join(self.vocabulary[int(token)] for token in np.asarray(tokens).ravel())
 
     def __str__(self) -> str:
-        return (f"{self.name}: {len(self.train):,} / {len(self.valid):,} / {len(self.test):,} tokens, "
-                f"{len(self.vocabulary):,} words"
-                + (f", from {self.source}" if self.source else "") + (f" ({self.note})" if self.note else ""))
+        return (
+            f"{self.name}: {len(self.train):,} / {len(self.valid):,} / {len(self.test):,} tokens, "
+            f"{len(self.vocabulary):,} words"
+            + (f", from {self.source}" if self.source else "")
+            + (f" ({self.note})" if self.note else "")
+        )
 
 
-def validation_split(
-    split: Split, part: float | int, rng: np.random.Generator | None = None
-) -> tuple[Split, Split]:
+def validation_split(split: Split, part: float | int, rng: np.random.Generator | None = None) -> tuple[Split, Split]:
     """Lays `part` of a split aside: a fraction (0 < part < 1) or a count. Returns (the rest, what was laid aside).
 
     With an `rng` the examples laid aside are drawn at random, without one they are the last. Both keep the order
@@ -226,13 +240,15 @@ def _array(name: str, value: object) -> NDArray:
     if array.dtype.kind == "f":
         if array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float32)
-  # A sum is NaN or infinite as soon as one term is, and takes one pass without a temporary; look closely only then.
+        # A sum is NaN or infinite as soon as one term is, and takes one pass without a temporary; then look closely.
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not np.isfinite(array.sum(dtype=np.float64))
         if suspicious:
             bad = ~np.isfinite(array)
             if bad.any():
                 first = tuple(int(i) for i in np.argwhere(bad)[0])
-                raise ValueError(f"{name}: {int(bad.sum())} of {array.size} numbers are NaN or infinite, "
-                                 f"the first at {first}; clean the data before training on it")
+                raise ValueError(
+                    f"{name}: {int(bad.sum())} of {array.size} numbers are NaN or infinite, "
+                    f"the first at {first}; clean the data before training on it"
+                )
     return array

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = 1 << 16
-MAX_BYTES = 1 << 30             # no set here comes near it
+MAX_BYTES = 1 << 30  # no set here comes near it
 
 
 class DownloadError(OSError):
@@ -75,8 +75,10 @@ def fetch(
         else:
             os.replace(part, target)
             return target
-    raise DownloadError(f"{remote.name}: no mirror delivered it:{''.join(failures)}\n"
-                        f"Try again later (what has arrived is kept), or put the file into {folder} yourself.")
+    raise DownloadError(
+        f"{remote.name}: no mirror delivered it:{''.join(failures)}\n"
+        f"Try again later (what has arrived is kept), or put the file into {folder} yourself."
+    )
 
 
 def _fetch_from(
@@ -95,7 +97,7 @@ def _fetch_from(
             time.sleep(pause * attempt)
         except _WrongError:
             part.unlink(missing_ok=True)
-            if not resumed or attempt == attempts:      # what was left over may be to blame: once more from the start
+            if not resumed or attempt == attempts:  # what was left over may be to blame: once more from the start
                 raise
 
 
@@ -114,13 +116,13 @@ def _transfer(url: str, part: Path, size: int | None, timeout: float, show: Call
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and size is None:          # perhaps everything is here; only a fresh start can tell
+        if error.code == 416 and size is None:  # perhaps everything is here; only a fresh start can tell
             raise _WrongError("the server has no more bytes than are already here") from error
         raise _RefusedError(f"HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _RefusedError(str(getattr(error, "reason", error)) or type(error).__name__) from error
     with response:
-        if getattr(response, "status", 200) != 206:     # the server sends everything, whatever was asked for
+        if getattr(response, "status", 200) != 206:  # the server sends everything, whatever was asked for
             have = 0
         offered = response.headers.get("Content-Length")
         whole = have + int(offered) if offered is not None and offered.isdecimal() else None
@@ -189,7 +191,7 @@ def unpack(archive: Path, folder: Path, sizes: Mapping[str, int]) -> None:
     except (ValueError, EOFError, zlib.error, tarfile.TarError, OSError) as error:
         for path in parts.values():
             path.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:      # the disk, not the archive
+        if isinstance(error, OSError) and error.errno is not None:  # the disk, not the archive
             raise
         raise ValueError(f"{archive}: cannot be unpacked ({error}); delete it and fetch it again") from error
     for name, path in parts.items():

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from .dataset import Dataset, Split
 
 SIDE = 28
-MEAN, STD = (0.16,), (0.31,)                         # of the usual 12,000 training images, white = 1
-PER_SEGMENT = 8                 # ink points between two neighbouring points of a stroke
-BLOCK = 250                     # images drawn at once: what they need stays in the cache
+MEAN, STD = (0.16,), (0.31,)  # of the usual 12,000 training images, white = 1
+PER_SEGMENT = 8  # ink points between two neighbouring points of a stroke
+BLOCK = 250  # images drawn at once: what they need stays in the cache
 
 # Every way of writing a digit. A stroke lists the points it passes, "x,y" in percent of a box, x to the right and y
 # downwards; "|" lifts the pen. A corner is where one stroke ends and the next begins.
@@ -83,7 +83,7 @@ def _split(count: int, rng: np.random.Generator, difficulty: float) -> Split:
 def draw(labels: NDArray, rng: np.random.Generator, difficulty: float = 1.0) -> NDArray[np.uint8]:
     """An image for each of the labels (N,), each in a style of its own; (N, 1, 28, 28), bytes."""
     labels = np.asarray(labels)
-    ways = np.bincount([digit for digit, _ in STYLES], minlength=10)            # styles a digit
+    ways = np.bincount([digit for digit, _ in STYLES], minlength=10)  # styles a digit
     first = np.concatenate([[0], np.cumsum(ways)[:-1]])
     style = first[labels] + rng.integers(0, ways[labels])
     images = np.empty((len(labels), SIDE, SIDE), np.uint8)
@@ -100,7 +100,7 @@ def _handwriting(number: int, n: int, rng: np.random.Generator, difficulty: floa
     """n versions of a style: where the ink goes, (n, P, 2) in pixels, and the lengths of the curve between (n, P)."""
     anchors, basis, pen_down = _style(number)
     d = difficulty
-    moved = anchors + rng.normal(0.0, 0.026 * d, (n, *anchors.shape)).astype(np.float32)            # (n, K, 2)
+    moved = anchors + rng.normal(0.0, 0.026 * d, (n, *anchors.shape)).astype(np.float32)  # (n, K, 2)
     points = basis @ moved - np.float32(0.5)  # (P, K) @ (n, K, 2) -> (n, P, 2)
     # Bend: two slow waves, each moving the points along one axis as they go along the other.
     phase, height = rng.uniform(0, 2 * np.pi, (n, 1, 2)), rng.normal(0, 0.058 * d, (n, 1, 2))
@@ -109,8 +109,9 @@ def _handwriting(number: int, n: int, rng: np.random.Generator, difficulty: floa
     turn, slant = rng.normal(0, 0.17 * d, n), rng.normal(-0.1, 0.2 * d, n)
     width, tall = rng.uniform(12 - 2.5 * d, 14 + 2 * d, n), rng.uniform(19 - 3 * d, 20 + 1 * d, n)
     cos, sin = np.cos(turn), np.sin(turn)
-    matrix = np.array([[cos * width, (cos * slant - sin) * tall],
-                       [sin * width, (sin * slant + cos) * tall]], np.float32)
+    matrix = np.array(
+        [[cos * width, (cos * slant - sin) * tall], [sin * width, (sin * slant + cos) * tall]], np.float32
+    )
     place = ((SIDE - 1) / 2 + rng.normal(0, 1.1 * d, (n, 1, 2))).astype(np.float32)
     points = points @ matrix.transpose(2, 1, 0) + place  # row vectors: times the transpose
     steps = np.zeros(points.shape[:2], np.float32)
@@ -121,9 +122,9 @@ def _handwriting(number: int, n: int, rng: np.random.Generator, difficulty: floa
 def _ink(points: NDArray, steps: NDArray, rng: np.random.Generator, difficulty: float) -> NDArray[np.uint8]:
     """The pen dragged along the points, then what paper and scanner add: (n, P, 2), (n, P) -> (n, 28, 28) bytes."""
     n, d = len(points), difficulty
-    width = np.exp(rng.normal(-0.08, 0.25 * d, (n, 1, 1))).clip(0.55, 1.6).astype(np.float32)     # s, in pixels
-    pixel = np.arange(SIDE, dtype=np.float32)[:, None]                                              # (28, 1)
-    columns = _gauss((pixel - points[:, None, :, 0]) / width)                                       # (n, 28, P)
+    width = np.exp(rng.normal(-0.08, 0.25 * d, (n, 1, 1))).clip(0.55, 1.6).astype(np.float32)  # s, in pixels
+    pixel = np.arange(SIDE, dtype=np.float32)[:, None]  # (28, 1)
+    columns = _gauss((pixel - points[:, None, :, 0]) / width)  # (n, 28, P)
     rows = _gauss((pixel - points[:, None, :, 1]) / width)
     rows *= steps[:, None] / (width * np.float32(np.sqrt(2 * np.pi)))
     density = rows @ columns.transpose(0, 2, 1)  # (n, 28, P) @ (n, P, 28) -> (n, 28, 28)

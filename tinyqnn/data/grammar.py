@@ -45,23 +45,16 @@ ADJECTIVES = _list(
     "little yellow brave dark bright slow heavy gentle"
 )
 ACTS = _list(
-    "see like follow know hear help meet call find fear watch teach greet love visit trust admire "
-    "remember draw miss"
+    "see like follow know hear help meet call find fear watch teach greet love visit trust admire remember draw miss"
 )
 HANDLES = _list(
-    "see take hold find want carry open paint break move clean sell need lose hide build bring burn buy "
-    "repair"
+    "see take hold find want carry open paint break move clean sell need lose hide build bring burn buy repair"
 )
 MOVES = _list(
-    "run sleep laugh walk sing dance wait cry dream swim smile talk work stand jump shout travel rest eat "
-    "play"
+    "run sleep laugh walk sing dance wait cry dream swim smile talk work stand jump shout travel rest eat play"
 )
-PLACES = _list(
-    "near behind beside under above"
-)
-ADVERBS = _list(
-    "today often slowly again there now quietly always alone soon"
-)
+PLACES = _list("near behind beside under above")
+ADVERBS = _list("today often slowly again there now quietly always alone soon")
 IRREGULAR = {"man": "men", "woman": "women", "child": "children", "wolf": "wolves", "mouse": "mice"}
 
 
@@ -94,16 +87,25 @@ def rules() -> dict[str, Choices]:
         "CLAUSE": [(0.55, ("A1", "DOES1")), (0.45, ("A2", "DOES2"))],
         "ANYONE": [(0.6, ("A1",)), (0.4, ("A2",))],
         "ANYTHING": [(0.65, ("T1",)), (0.35, ("T2",))],
-        "PLACE": _words(PLACES), "ADVERB": _words(ADVERBS), "ADJ": _words(ADJECTIVES),
+        "PLACE": _words(PLACES),
+        "ADVERB": _words(ADVERBS),
+        "ADJ": _words(ADJECTIVES),
     }
     for number, verb_s in (("1", True), ("2", False)):
         made |= {
-            f"DOES{number}": [(0.25, (f"MOVE{number}",)), (0.15, (f"MOVE{number}", "ADVERB")),
-                              (0.3, (f"ACT{number}", "ANYONE")), (0.3, (f"HANDLE{number}", "ANYTHING"))],
+            f"DOES{number}": [
+                (0.25, (f"MOVE{number}",)),
+                (0.15, (f"MOVE{number}", "ADVERB")),
+                (0.3, (f"ACT{number}", "ANYONE")),
+                (0.3, (f"HANDLE{number}", "ANYTHING")),
+            ],
             # Who acts may be told apart by what they do, or by what others do to them, or by where they are.
-            f"A{number}": [(0.62, (f"GROUP-A{number}",)), (0.13, (f"GROUP-A{number}", "that", f"DOES{number}")),
-                           (0.1, (f"GROUP-A{number}", "whom", "CLAUSE-TO")),
-                           (0.15, (f"GROUP-A{number}", "PLACE", f"GROUP-T{number}"))],
+            f"A{number}": [
+                (0.62, (f"GROUP-A{number}",)),
+                (0.13, (f"GROUP-A{number}", "that", f"DOES{number}")),
+                (0.1, (f"GROUP-A{number}", "whom", "CLAUSE-TO")),
+                (0.15, (f"GROUP-A{number}", "PLACE", f"GROUP-T{number}")),
+            ],
             f"T{number}": [(0.75, (f"GROUP-T{number}",)), (0.25, (f"GROUP-T{number}", "PLACE", "ONE"))],
             f"ACT{number}": _words(ACTS, verb_s),
             f"HANDLE{number}": _words(HANDLES, verb_s),
@@ -177,7 +179,7 @@ def best_perplexity() -> float:
     """exp(entropy of a sentence / expected number of its tokens, <eos> included)."""
     made = rules()
     names = list(made)
-    uses = np.zeros((len(names), len(names)))           # uses[A, B]: how many B are expected in one step from A
+    uses = np.zeros((len(names), len(names)))  # uses[A, B]: how many B are expected in one step from A
     own_entropy, own_words = np.zeros(len(names)), np.zeros(len(names))
     for a, name in enumerate(names):
         for probability, parts in made[name]:

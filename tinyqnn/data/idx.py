@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .lookup import again, read_bytes
 
-MAX_BYTES = 1 << 30             # far above any set in this format, far below what hurts
+MAX_BYTES = 1 << 30  # far above any set in this format, far below what hurts
 UNSIGNED_BYTE = 0x08
 
 
@@ -25,17 +25,21 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """
     header = read_bytes(path, limit=4 + 4 * ndim)[: 4 + 4 * ndim]
     if len(header) < 4 or header[:2] != b"\0\0":
-        raise ValueError(f"{path}: not an IDX file (it must begin with two zero bytes, this begins with "
-                         f"{header[:4].hex(' ') or 'nothing'}); {again(path)}")
+        raise ValueError(
+            f"{path}: not an IDX file (it must begin with two zero bytes, this begins with "
+            f"{header[:4].hex(' ') or 'nothing'}); {again(path)}"
+        )
     if header[2] != UNSIGNED_BYTE or header[3] != ndim:
-        raise ValueError(f"{path}: expected unsigned bytes (type 8) in {ndim} dimensions, the header says type "
-                         f"{header[2]} in {header[3]}; are images and labels swapped?")
+        raise ValueError(
+            f"{path}: expected unsigned bytes (type 8) in {ndim} dimensions, the header says type "
+            f"{header[2]} in {header[3]}; are images and labels swapped?"
+        )
     if len(header) < 4 + 4 * ndim:
         raise ValueError(f"{path}: ends inside its header; {again(path)}")
     shape = struct.unpack(f">{ndim}I", header[4:])
     size = 1
     for length in shape:
-        size *= length                                  # Python's integers do not wrap around
+        size *= length  # Python's integers do not wrap around
     if not 0 < size <= MAX_BYTES:
         claim = " × ".join(map(str, shape))
         raise ValueError(f"{path}: the header claims {claim} values, which is absurd; {again(path)}")

@@ -93,8 +93,10 @@ class bptt_batches:
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise ValueError(f"tokens: expected one row of integers, got {tokens.dtype} {tokens.shape}")
         if batch_size < 1 or seq_len < 1 or len(tokens) < 2 * batch_size:
-            raise ValueError(f"batch_size {batch_size}, seq_len {seq_len}: expected at least 1 each, and two of the "
-                             f"{len(tokens):,} tokens for each row; use smaller ones")
+            raise ValueError(
+                f"batch_size {batch_size}, seq_len {seq_len}: expected at least 1 each, and two of the "
+                f"{len(tokens):,} tokens for each row; use smaller ones"
+            )
         length = len(tokens) // batch_size
         self.rows = tokens[: length * batch_size].reshape(batch_size, length)
         self.seq_len, self.batch_first = seq_len, batch_first
@@ -110,5 +112,5 @@ class bptt_batches:
         last = self.rows.shape[1] - 1
         for piece in range(self.start, self.count):
             begin, end = piece * self.seq_len, min((piece + 1) * self.seq_len, last)
-            x, y = self.rows[:, begin:end], self.rows[:, begin + 1 : end + 1]           # (B, T)
-            yield (x, y) if self.batch_first else (x.T, y.T)                            # (T, B)
+            x, y = self.rows[:, begin:end], self.rows[:, begin + 1 : end + 1]  # (B, T)
+            yield (x, y) if self.batch_first else (x.T, y.T)  # (T, B)

@@ -13,7 +13,7 @@ from .lookup import PathLike, again, find_file, find_folder, not_found, places, 
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SUBFOLDERS = ("mnist", "MNIST/raw", "MNIST", ".")
-MEAN, STD = (0.1307,), (0.3081,)                        # of the 60,000 training images, white = 1
+MEAN, STD = (0.1307,), (0.3081,)  # of the 60,000 training images, white = 1
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -23,12 +23,16 @@ REMOTES = tuple(
     Remote(f"{name}.gz", f"md5:{md5}", size)
     for name, md5, size in zip(
         FILES,
-        ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
-         "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+        (
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
         (9_912_422, 28_881, 1_648_877, 4_542),
     )
 )
-OFFICIAL_SHA256 = {                                     # of the images and then the labels, headers left out
+OFFICIAL_SHA256 = {  # of the images and then the labels, headers left out
     "train": "edc0d1098aa497be14ace79ddd5171e5a3dcf9c4d196c015389203eb3ba1f59b",
     "test": "c3f9adf9c66efb572b1f9326c3a511b45910c7173b97be66ceceeeeaef6b802b",
 }
@@ -62,14 +66,19 @@ def _read(folder: Path, images_name: str, labels_name: str) -> tuple[Split, str]
     images_path, labels_path = the_file(folder, images_name), the_file(folder, labels_name)
     images, labels = read_idx(images_path, ndim=3), read_idx(labels_path, ndim=1)
     if images.shape[1:] != (28, 28):
-        raise ValueError(f"{images_path}: expected images of 28×28, got {images.shape[1]}×{images.shape[2]}; "
-                         + again(images_path))
+        raise ValueError(
+            f"{images_path}: expected images of 28×28, got {images.shape[1]}×{images.shape[2]}; " + again(images_path)
+        )
     if len(images) != len(labels):
-        raise ValueError(f"{labels_path}: {len(labels):,} labels for {len(images):,} images; the two files do not "
-                         "belong together, fetch both again")
+        raise ValueError(
+            f"{labels_path}: {len(labels):,} labels for {len(images):,} images; the two files do not "
+            "belong together, fetch both again"
+        )
     if labels.max() > 9:
-        raise ValueError(f"{labels_path}: label {int(labels.max())} at index {int(labels.argmax())}, digits go to 9; "
-                         + again(labels_path))
+        raise ValueError(
+            f"{labels_path}: label {int(labels.max())} at index {int(labels.argmax())}, digits go to 9; "
+            + again(labels_path)
+        )
     content = hashlib.sha256(images.data)
     content.update(labels.data)
     # (N, 28, 28) -> (N, 1, 28, 28)

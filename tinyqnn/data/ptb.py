@@ -16,7 +16,7 @@ from .lookup import PathLike, again, find_file, find_folder, not_found, places, 
 
 FILES = ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt")
 SUBFOLDERS = ("ptb", "PTB", "penn", "PennTreebank", "simple-examples/data", ".")
-TOKENS = {"ptb.train.txt": 929_589, "ptb.valid.txt": 73_760, "ptb.test.txt": 82_430}       # with <eos>
+TOKENS = {"ptb.train.txt": 929_589, "ptb.valid.txt": 73_760, "ptb.test.txt": 82_430}  # with <eos>
 WORDS = 10_000
 MAX_BYTES = 64 << 20
 MIRRORS = (
@@ -50,15 +50,18 @@ def load(root: PathLike | None = None, download: bool = False, mirrors: tuple[st
     texts = {name: _read(folder, name) for name in FILES}
     number = {word: i for i, word in enumerate(dict.fromkeys(texts[FILES[0]]))}
     if len(number) != WORDS or "<unk>" not in number:
-        raise ValueError(f"{folder / FILES[0]}: {len(number):,} different words, PTB has {WORDS:,} with <unk> and "
-                         "<eos>; is this another edition of the text?")
+        raise ValueError(
+            f"{folder / FILES[0]}: {len(number):,} different words, PTB has {WORDS:,} with <unk> and "
+            "<eos>; is this another edition of the text?"
+        )
     parts = {}
     for name in FILES:
         try:
             parts[name] = np.array([number[word] for word in texts[name]], np.int64)
         except KeyError as error:
-            raise ValueError(f"{folder / name}: the word {error} is not in the training text; "
-                             f"do the three files belong together?") from error
+            raise ValueError(
+                f"{folder / name}: the word {error} is not in the training text; do the three files belong together?"
+            ) from error
     train, valid, test = (parts[name] for name in FILES)
     return Corpus("ptb", train, valid, test, tuple(number), source=str(folder))
 

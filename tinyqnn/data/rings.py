@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .dataset import Dataset, Split
 
 RINGS = 5
-EXTENT = 10.5                   # the plane that is looked at: [−10.5, 10.5]²
+EXTENT = 10.5  # the plane that is looked at: [−10.5, 10.5]²
 SIGMA = 0.25
 
 

@@ -133,7 +133,11 @@ class Plan:
 
 @lru_cache(maxsize=512)
 def _plan(
-    rows: tuple[Axis, ...], cols: tuple[Axis, ...], kw: int, size: tuple[int, int, int], target: tuple[int, int, int],
+    rows: tuple[Axis, ...],
+    cols: tuple[Axis, ...],
+    kw: int,
+    size: tuple[int, int, int],
+    target: tuple[int, int, int],
     groups: int,
 ) -> Plan:
     """Tables for a result of `target` = (H', W', O) made of the classes `rows` × `cols` from a source of `size`."""
@@ -160,12 +164,22 @@ def _plan(
                 runs += [(dh * wp + dw) * c for _, dw in col.taps[::merge]] if col.taps else []
                 taps += [i * kw + j for j, _ in col.taps]
             numbers = merge * (c // groups)
-            classes.append((n_pixels, row.length * col.length, first_run, len(runs), numbers,
-                            len(taps) - first_tap, first_tap))
+            classes.append(
+                (n_pixels, row.length * col.length, first_run, len(runs), numbers, len(taps) - first_tap, first_tap)
+            )
             n_pixels += pixels[-1].size
     flat = [np.concatenate([t.ravel() for t in tables]).astype(np.int64) for tables in (pixels, targets)]
-    return Plan(size, (top, left), (hp, wp), batch, flat[0] * c, flat[1] * target[2], np.array(runs, np.int64),
-                np.array(taps, np.int64), np.array(classes, np.int64).reshape(-1, 7))
+    return Plan(
+        size,
+        (top, left),
+        (hp, wp),
+        batch,
+        flat[0] * c,
+        flat[1] * target[2],
+        np.array(runs, np.int64),
+        np.array(taps, np.int64),
+        np.array(classes, np.int64).reshape(-1, 7),
+    )
 
 
 @jit
@@ -218,8 +232,28 @@ def _fill(space, x, n0, n1, size, corner, padded):
 
 
 @jit
-def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, classes,
-               w, groups, c_in, c_out, bias, y, y_size):
+def _correlate(
+    first,
+    last,
+    space,
+    batch,
+    x,
+    size,
+    corner,
+    padded,
+    bordered,
+    pixels,
+    targets,
+    runs,
+    classes,
+    w,
+    groups,
+    c_in,
+    c_out,
+    bias,
+    y,
+    y_size,
+):
     """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
     pitch = padded[0] * padded[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
@@ -239,15 +273,52 @@ def _correlate(first, last, space, batch, x, size, corner, padded, bordered, pix
                 while o < c_out:
                     width = panel_width(c_out - o)
                     j = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
-                    product(a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, width,
-                            bias, g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o,
-                            min(width, c_out - o))
+                    product(
+                        a,
+                        pixels,
+                        p0,
+                        p1,
+                        runs,
+                        t0,
+                        t1,
+                        a0 + g * c_in,
+                        numbers,
+                        np.int64(1),
+                        w,
+                        j,
+                        width,
+                        bias,
+                        g * c_out + o,
+                        np.int64(0),
+                        y,
+                        targets,
+                        n0 * y_size + g * c_out + o,
+                        min(width, c_out - o),
+                    )
                     o += width
 
 
 @jit
-def _depthwise(first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, taps, classes,
-               w, bias, y, y_size):
+def _depthwise(
+    first,
+    last,
+    space,
+    batch,
+    x,
+    size,
+    corner,
+    padded,
+    bordered,
+    pixels,
+    targets,
+    runs,
+    taps,
+    classes,
+    w,
+    bias,
+    y,
+    y_size,
+):
     """`_correlate` where every channel has a kernel of its own, `w` (kh·kw, C)."""
     c = size[2]
     pitch = padded[0] * padded[1] * c
@@ -274,8 +345,9 @@ def _depthwise(first, last, space, batch, x, size, corner, padded, bordered, pix
 
 
 @jit
-def _depthwise_grad_weight(first, last, space, batch, x, size, corner, padded, bordered, pixels, p_image, runs,
-                           gy, parts):
+def _depthwise_grad_weight(
+    first, last, space, batch, x, size, corner, padded, bordered, pixels, p_image, runs, gy, parts
+):
     """Sums over slices first … last of the images into `parts` (slice, kh·kw, C): one accumulator a tap."""
     c, n_taps = size[2], len(runs)
     pitch = padded[0] * padded[1] * c
@@ -336,16 +408,41 @@ def _run_depthwise(
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
-        _depthwise(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
-                   plan.targets, plan.runs, plan.taps, plan.classes, w, bias, y, y_size)
+        _depthwise(
+            first,
+            last,
+            space,
+            batch,
+            source,
+            plan.size,
+            plan.corner,
+            plan.padded,
+            plan.bordered,
+            plan.pixels,
+            plan.targets,
+            plan.runs,
+            plan.taps,
+            plan.classes,
+            w,
+            bias,
+            y,
+            y_size,
+        )
 
     run(body, n)
     return y.reshape(n, *target)
 
 
 def _run_plan(
-    plan: Plan, x: np.ndarray, w: np.ndarray, strides: tuple[int, int, int], groups: int, c_in: int, c_out: int,
-    bias: np.ndarray | None, target: tuple[int, int, int],
+    plan: Plan,
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: tuple[int, int, int],
+    groups: int,
+    c_in: int,
+    c_out: int,
+    bias: np.ndarray | None,
+    target: tuple[int, int, int],
 ) -> np.ndarray:
     """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
     width_all = -(-c_out // LANES) * LANES
@@ -365,16 +462,41 @@ def _run_plan(
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
-        _correlate(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
-                   plan.targets, plan.runs, plan.classes, packed, groups, c_in, c_out, bias, y, y_size)
+        _correlate(
+            first,
+            last,
+            space,
+            batch,
+            source,
+            plan.size,
+            plan.corner,
+            plan.padded,
+            plan.bordered,
+            plan.pixels,
+            plan.targets,
+            plan.runs,
+            plan.classes,
+            packed,
+            groups,
+            c_in,
+            c_out,
+            bias,
+            y,
+            y_size,
+        )
 
     run(body, n)
     return y.reshape(n, *target)
 
 
 def conv2d(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, stride: Pair = (1, 1), padding: Pair = (0, 0),
-    dilation: Pair = (1, 1), groups: int = 1,
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> np.ndarray:
     """Cross-correlate images `x` (N, C, H, W) with `w` (O, C/groups, kh, kw), add `b` (O,): (N, O, H', W').
 
@@ -399,8 +521,13 @@ def conv2d(
 
 
 def conv2d_grad_input(
-    gy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
-    dilation: Pair = (1, 1), groups: int = 1,
+    gy: np.ndarray,
+    w: np.ndarray,
+    x_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> np.ndarray:
     """Gradient to `x`, of shape `x_shape`, from `gy` (N, O, H', W'): the same sums, inputs and outputs exchanged."""
     if use_reference() or not gy.dtype == w.dtype == np.float32:
@@ -461,8 +588,29 @@ def _panels(space, gy, n0, n1, n_pixels, groups, c_out):
 
 
 @jit
-def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, slab, row_starts, step,
-                 taps, gy, gy_size, groups, c_in, c_out, chunk, parts, places):
+def _grad_weight(
+    first,
+    last,
+    space,
+    space_gy,
+    batch,
+    x,
+    size,
+    corner,
+    padded,
+    slab,
+    row_starts,
+    step,
+    taps,
+    gy,
+    gy_size,
+    groups,
+    c_in,
+    c_out,
+    chunk,
+    parts,
+    places,
+):
     """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
     pitch = padded[0] * padded[1]
     n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
@@ -499,11 +647,32 @@ def _grad_weight(first, last, space, space_gy, batch, x, size, corner, padded, s
                         j = (g * width_all + o) * n_rows * wo + t0 * wo * width
                         q = (part * groups + g) * depth * width_all + o
                         if width == LANES and slab == SLAB and c_in % SLAB == 0:
-                            product_line(a, entries, 0, depth, row_starts, t0, t1, a0, wo, step, space_gy, j,
-                                         flat, places, q)
+                            product_line(
+                                a, entries, 0, depth, row_starts, t0, t1, a0, wo, step, space_gy, j, flat, places, q
+                            )
                         else:
-                            product(a, entries, np.int64(0), depth, row_starts, t0, t1, a0, wo, step, space_gy, j,
-                                    width, flat, q, np.int64(1), flat, places, q, width)
+                            product(
+                                a,
+                                entries,
+                                np.int64(0),
+                                depth,
+                                row_starts,
+                                t0,
+                                t1,
+                                a0,
+                                wo,
+                                step,
+                                space_gy,
+                                j,
+                                width,
+                                flat,
+                                q,
+                                np.int64(1),
+                                flat,
+                                places,
+                                q,
+                                width,
+                            )
                         o += width
 
 
@@ -528,16 +697,35 @@ def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
-        _depthwise_grad_weight(first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered,
-                               plan.pixels, gy[0, :, :, 0].size, plan.runs, gy_flat, parts)
+        _depthwise_grad_weight(
+            first,
+            last,
+            space,
+            batch,
+            source,
+            plan.size,
+            plan.corner,
+            plan.padded,
+            plan.bordered,
+            plan.pixels,
+            gy[0, :, :, 0].size,
+            plan.runs,
+            gy_flat,
+            parts,
+        )
 
     run(body, len(parts), 1)
     return np.ascontiguousarray(parts.sum(axis=0).T)
 
 
 def conv2d_grad_weight(
-    gy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
-    dilation: Pair = (1, 1), groups: int = 1,
+    gy: np.ndarray,
+    x: np.ndarray,
+    w_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> np.ndarray:
     """Gradient to `w`, of shape `w_shape`, from `gy` (N, O, H', W') and `x` (N, C, H, W).
 
@@ -569,9 +757,29 @@ def conv2d_grad_weight(
     def body(first: int, last: int) -> None:
         space = scratch(batch * hp * wp * -(-c // slab) * slab if slab else 0)
         space_gy = scratch(batch * ho * wo * groups * width_all, slot=1)
-        _grad_weight(first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, starts,
-                     stride[1] * pixel, tap, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts,
-                     np.arange(depth) * width_all)
+        _grad_weight(
+            first,
+            last,
+            space,
+            space_gy,
+            batch,
+            source,
+            plan.size,
+            plan.corner,
+            plan.padded,
+            slab,
+            starts,
+            stride[1] * pixel,
+            tap,
+            gy_flat,
+            (ho, wo),
+            groups,
+            c_in,
+            c_out,
+            max(1, L1_PIXELS // wo),
+            parts,
+            np.arange(depth) * width_all,
+        )
 
     def collect(first: int, last: int) -> None:
         _collect(first, last, parts, groups, kh * kw, c_in, c_out, gw)

@@ -121,14 +121,74 @@ def product(
     `bias[o + lane]`. Of the panel's lanes the first `lanes` are written.
     """
     if WIDEST == 4 and lanes > 3 * LANES:
-        _product4(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch,
-                  bias, o, add, y, targets, q, lanes)
+        _product4(
+            a,
+            places,
+            first,
+            last,
+            runs,
+            run0,
+            run1,
+            base,
+            steps,
+            step,
+            b,
+            j0,
+            pitch,
+            bias,
+            o,
+            add,
+            y,
+            targets,
+            q,
+            lanes,
+        )
     elif lanes > LANES:
-        _product2(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch,
-                  bias, o, add, y, targets, q, lanes)
+        _product2(
+            a,
+            places,
+            first,
+            last,
+            runs,
+            run0,
+            run1,
+            base,
+            steps,
+            step,
+            b,
+            j0,
+            pitch,
+            bias,
+            o,
+            add,
+            y,
+            targets,
+            q,
+            lanes,
+        )
     else:
-        _product1(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch,
-                  bias, o, add, y, targets, q, lanes)
+        _product1(
+            a,
+            places,
+            first,
+            last,
+            runs,
+            run0,
+            run1,
+            base,
+            steps,
+            step,
+            b,
+            j0,
+            pitch,
+            bias,
+            o,
+            add,
+            y,
+            targets,
+            q,
+            lanes,
+        )
 
 
 class Packed:
@@ -190,8 +250,28 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
             o = o0
             while o < o1:
                 width = panel_width(cols - o)
-                product(source, places, none, count, start, none, none + 1, base, steps, walk,
-                        packed, o * depth + k0 * width, width, bias, o, k0, y, targets, o, min(width, cols - o))
+                product(
+                    source,
+                    places,
+                    none,
+                    count,
+                    start,
+                    none,
+                    none + 1,
+                    base,
+                    steps,
+                    walk,
+                    packed,
+                    o * depth + k0 * width,
+                    width,
+                    bias,
+                    o,
+                    k0,
+                    y,
+                    targets,
+                    o,
+                    min(width, cols - o),
+                )
                 o += width
 
 
@@ -208,11 +288,51 @@ def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, c
     while o < cols:
         width = panel_width(cols - o)
         if len(packed):
-            product(a, places, none, rows, start, none, none + 1, none, depth, stride_k,
-                    packed, o * depth, width, bias, o, none, y, targets, o, min(width, cols - o))
+            product(
+                a,
+                places,
+                none,
+                rows,
+                start,
+                none,
+                none + 1,
+                none,
+                depth,
+                stride_k,
+                packed,
+                o * depth,
+                width,
+                bias,
+                o,
+                none,
+                y,
+                targets,
+                o,
+                min(width, cols - o),
+            )
         else:
-            product(a, places, none, rows, start, none, none + 1, none, depth, stride_k,
-                    b, o, stride_b, bias, o, none, y, targets, o, width)
+            product(
+                a,
+                places,
+                none,
+                rows,
+                start,
+                none,
+                none + 1,
+                none,
+                depth,
+                stride_k,
+                b,
+                o,
+                stride_b,
+                bias,
+                o,
+                none,
+                y,
+                targets,
+                o,
+                width,
+            )
         o += width
 
 
@@ -263,9 +383,7 @@ def matmul(
     """
     (rows, depth), (depth_b, cols) = a.shape, b.shape
     work = rows * depth * cols
-    if isinstance(b, np.ndarray) and (
-        work == 0 or a.dtype != np.float32 or b.dtype != np.float32 or use_reference()
-    ):
+    if isinstance(b, np.ndarray) and (work == 0 or a.dtype != np.float32 or b.dtype != np.float32 or use_reference()):
         return reference.matmul(a, b, bias, out)
     if depth != depth_b:
         raise ValueError(f"expected a (M, K) and b (K, N) with the same K, got {a.shape} and {b.shape}")
@@ -301,8 +419,23 @@ def matmul(
 
     def body(first: int, last: int) -> None:
         space = scratch(0 if stride_k == 1 else _round_up(row_block) * step)
-        _multiply(first, last, space, flat, stride_i, stride_k, rows, depth, step, cols, panels, bias, result,
-                  row_block, block)
+        _multiply(
+            first,
+            last,
+            space,
+            flat,
+            stride_i,
+            stride_k,
+            rows,
+            depth,
+            step,
+            cols,
+            panels,
+            bias,
+            result,
+            row_block,
+            block,
+        )
 
     run(body, items, 1)
     return out

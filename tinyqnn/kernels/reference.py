@@ -56,8 +56,13 @@ def _padded(x: np.ndarray, padding: Pair) -> np.ndarray:
 
 
 def conv2d(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, stride: Pair = (1, 1), padding: Pair = (0, 0),
-    dilation: Pair = (1, 1), groups: int = 1,
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> np.ndarray:
     """Cross-correlate images `x` (N, C, H, W) with `w` (O, C/groups, kh, kw), add `b` (O,): (N, O, H', W').
 
@@ -79,8 +84,13 @@ def conv2d(
 
 
 def conv2d_grad_input(
-    gy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
-    dilation: Pair = (1, 1), groups: int = 1,
+    gy: np.ndarray,
+    w: np.ndarray,
+    x_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> np.ndarray:
     """Gradient to `x`: every tap adds `gy · W[:, :, i, j]` to the pixels that it had read; `gy` (N, O, H', W')."""
     n, c, h, wid = x_shape
@@ -95,8 +105,13 @@ def conv2d_grad_input(
 
 
 def conv2d_grad_weight(
-    gy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], stride: Pair = (1, 1), padding: Pair = (0, 0),
-    dilation: Pair = (1, 1), groups: int = 1,
+    gy: np.ndarray,
+    x: np.ndarray,
+    w_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> np.ndarray:
     """Gradient to `w`: for every tap, `gyᵀ · x` summed over all pixels of all images."""
     xp = _padded(x, padding)
@@ -107,9 +122,7 @@ def conv2d_grad_weight(
     return gw.reshape(w_shape)
 
 
-def matmul(
-    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
+def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
     """`a @ b + bias` for (M, K), (K, N) and (N,)."""
     y = np.matmul(a, b, out=out)
     if bias is not None:

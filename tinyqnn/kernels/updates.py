@@ -50,8 +50,9 @@ def _sgd(p, g, m, first, last, lr, momentum, fresh, decay, nesterov):
             ps[i] -= ms[i] * lr
 
 
-def sgd(p: Array, g: Array, m: Array | None, lr: float, momentum: float, fresh: float, decay: float,
-        nesterov: bool) -> None:
+def sgd(
+    p: Array, g: Array, m: Array | None, lr: float, momentum: float, fresh: float, decay: float, nesterov: bool
+) -> None:
     """m ← momentum·m + fresh·(g + decay·p), p ← p − lr·m, or with `nesterov` p − lr·(g + decay·p + momentum·m).
 
     >>> p = np.ones(1, np.float32)
@@ -81,8 +82,17 @@ def _adam(p, g, m, v, first, last, beta1, rest1, beta2, rest2, decay, correction
         ps[i] -= ms[i] / (np.sqrt(vs[i]) * correction + eps) * rate
 
 
-def adam(p: Array, g: Array, m: Array, v: Array, betas: tuple[float, float], decay: float, correction: float,
-         eps: float, rate: float) -> None:
+def adam(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    betas: tuple[float, float],
+    decay: float,
+    correction: float,
+    eps: float,
+    rate: float,
+) -> None:
     """m ← β1·m + (1 − β1)·g, v ← β2·v + (1 − β2)·g², p ← p − rate · m / (√v · correction + eps), with decay·p in g.
 
     >>> p, m, v = np.ones(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
