@@ -117,3 +117,10 @@ def test_a_linear_layers_gradients_equal_their_float64_twins(rng, rows, n_out, n
     assert gx is None
     assert_product(gw, g.T, x)
     assert gemm.linear_grad(g, x, w, need_w=False)[1] is None
+
+
+def test_a_packed_factor_serves_float64_as_well(rng):
+    a, b = rng.standard_normal((5, 40)), rng.standard_normal((40, 30)).astype(np.float32)
+    y = gemm.matmul(a, gemm.packed(b))
+    assert y.dtype == np.float64
+    assert y.tobytes() == (a @ b).tobytes()

@@ -194,8 +194,8 @@ def product(
 class Packed:
     """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; the lanes behind column N are not used."""
 
-    def __init__(self, shape: tuple[int, int], data: np.ndarray) -> None:
-        self.shape, self.data = shape, data
+    def __init__(self, matrix: np.ndarray, data: np.ndarray) -> None:
+        self.matrix, self.shape, self.data = matrix, matrix.shape, data
 
 
 @jit
@@ -361,7 +361,7 @@ def pack(b: np.ndarray) -> Packed:
         _pack(first, last, flat, stride_k, stride_n, depth, cols, packed)
 
     run(body, panels, panels if b.size < 32768 else None)
-    return Packed((depth, cols), packed)
+    return Packed(b, packed)
 
 
 def packed(b: np.ndarray) -> np.ndarray | Packed:
@@ -383,6 +383,8 @@ def matmul(
     """
     (rows, depth), (depth_b, cols) = a.shape, b.shape
     work = rows * depth * cols
+    if isinstance(b, Packed) and a.dtype != np.float32:
+        b = b.matrix
     if isinstance(b, np.ndarray) and (work == 0 or a.dtype != np.float32 or b.dtype != np.float32 or use_reference()):
         return reference.matmul(a, b, bias, out)
     if depth != depth_b:
