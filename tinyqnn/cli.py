@@ -252,10 +252,10 @@ def run_check(args: argparse.Namespace) -> int:
 
 def _write_text(path: str, text: str) -> None:
     """Write a whole file or none."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(part, path)
+    from tinyqnn import files
+
+    with files.atomic_write(path, overwrite=True) as file:
+        file.write(text.encode("utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
