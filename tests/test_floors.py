@@ -26,7 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     4: ("graph", "spec"),
     3: ("quant", "models", "train"),
     2: ("nn", "optim", "checks"),
-    1: ("functional", "data", "provenance"),
+    1: ("functional", "data", "provenance", "picture"),
     0: ("tensor", "kernels", "random", "files"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
