@@ -18,6 +18,8 @@ tinyqnn: quantized neural networks from scratch, to read, to run and to check ag
 
   tinyqnn quantize             train a network on glyphs drawn on the spot, quantize it to 3 bits, compare (a minute)
   tinyqnn quantize mnist       the same on a real data set
+  tinyqnn reproduce [NAME]     run a figure or table of a paper and put its claims to the test
+  tinyqnn claims               what the papers claim, and what held here
   tinyqnn data [NAME]          which data sets there are; fetch one
   tinyqnn bench training       how long a training step takes, here and in PyTorch
   tinyqnn bench gemm           how fast products of codes are, next to float32 (also gemv, layer)
@@ -128,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
     bench.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
     _add_check(command)
+    _add_papers(command)
     return top
 
 
@@ -149,6 +152,40 @@ def _add_check(command: Any) -> None:
     check.add_argument("--seed", type=int, default=0)
     check.add_argument("--matrix", action="store_true", help="which law holds for which scheme, and why not")
     check.add_argument("--json", metavar="FILE", help="write the answers to FILE as well")
+
+
+def _add_papers(command: Any) -> None:
+    reproduce = command(
+        "reproduce",
+        "Run an experiment of a paper: its table, its picture, its claims with their verdicts.",
+        "  tinyqnn reproduce --list\n"
+        "  tinyqnn reproduce holistic.fig2\n"
+        "  tinyqnn reproduce holistic.fig2 --scale smoke\n"
+        "  tinyqnn reproduce autoqnn --scale small              all of a paper\n\n"
+        "a run that was stopped goes on where it was; status: 1 if a cell failed\n",
+    )
+    reproduce.add_argument("name", nargs="?", metavar="NAME", help="such as holistic.fig2, or a paper (default: list)")
+    reproduce.add_argument("--list", action="store_true", help="what can be reproduced")
+    reproduce.add_argument(
+        "--scale",
+        default="small",
+        choices=["smoke", "small", "paper"],
+        help="seconds; minutes on two cores (default); as the paper ran it",
+    )
+    reproduce.add_argument(
+        "--out", default="runs/reproduce", metavar="FOLDER", help="cells and results (default: runs/reproduce)"
+    )
+    reproduce.add_argument(
+        "--figures", metavar="FOLDER", help="write NAME.json, .txt, .png and the ledger of claims there, too"
+    )
+    reproduce.add_argument("--jobs", type=int, help="worker processes, which share the cores (default: one a core)")
+    claims = command(
+        "claims",
+        "Print the ledger: each claim of the papers that was tested, with its verdict.",
+        "  tinyqnn claims\n  tinyqnn claims holistic\n  tinyqnn claims --figures runs/figures\n",
+    )
+    claims.add_argument("paper", nargs="?", choices=["holistic", "dfq", "autoqnn"], metavar="PAPER")
+    claims.add_argument("--figures", metavar="FOLDER", help="results to judge (default: figures/ of this project)")
 
 
 def _root_option(to: argparse.ArgumentParser) -> None:
@@ -250,6 +287,20 @@ def run_check(args: argparse.Namespace) -> int:
     return spec.main(args, write=_write_text)
 
 
+def run_reproduce(args: argparse.Namespace) -> int:
+    """`tinyqnn reproduce`."""
+    from tinyqnn.papers import reproduce
+
+    return reproduce.main(args)
+
+
+def run_claims(args: argparse.Namespace) -> int:
+    """`tinyqnn claims`."""
+    from tinyqnn.papers import ledger
+
+    return ledger.main(args)
+
+
 def _write_text(path: str, text: str) -> None:
     """Write a whole file or none."""
     from tinyqnn import files
@@ -273,7 +324,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.threads < 1:
             raise SystemExit(f"tinyqnn: --threads is 1 or more, got {args.threads}")
         os.environ["TINYQNN_THREADS"] = str(args.threads)
-    commands: dict[str, Any] = {"quantize": run_quantize, "data": run_data, "bench": run_bench, "check": run_check}
+    commands: dict[str, Any] = {
+        "quantize": run_quantize,
+        "reproduce": run_reproduce,
+        "claims": run_claims,
+        "data": run_data,
+        "bench": run_bench,
+        "check": run_check,
+    }
     try:
         return commands[args.command](args)
     except KeyboardInterrupt as stop:

@@ -1,9 +1,9 @@
 """One look for all pictures: told apart in grey and by colour-blind eyes, readable on a phone, no state left behind.
 
-    figure = picture.figure(7, 4)
-    axes = figure.subplots()
-    axes.plot(x, y, **picture.line(0), label="float")
-    picture.save(figure, "loss.png")
+figure = picture.figure(7, 4)
+axes = figure.subplots()
+axes.plot(x, y, **picture.line(0), label="float")
+picture.save(figure, "loss.png")
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INK, BLUE, RED, GREEN, ORANGE, SKY, GREY = "#000000", "#0072b2", "#d55e00", "#00
 LIGHT = "#e6e6e6"
 LINES = [(INK, "-", "o"), (BLUE, "--", "s"), (RED, "-.", "^"), (GREEN, ":", "D"), (ORANGE, "-", "v"),
          (SKY, "--", "P"), (GREY, "-", "X"), (INK, ":", "*"), (BLUE, "-", "<"), (RED, "--", ">")]  # fmt: skip
-LOOK: dict[str, Any] = {
+LOOK: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.grid": True,
