@@ -52,18 +52,6 @@ def test_the_edges_in_a_picture_are_the_schemes(file):
 
 
 @pytest.mark.slow
-def test_the_losses_and_claims_of_autoqnns_figure_2_are_what_comes_out():
-    figure = load(ROOT / "figures" / "autoqnn_fig2.py")
-    found = figure.losses()
-    shown = json.loads((ROOT / "figures" / "autoqnn_fig2.json").read_text(encoding="utf-8"))
-    for name, by in found.items():
-        for letter, errors in by.items():
-            for bits, error in errors.items():
-                assert shown["losses"][name][letter][str(bits)] == pytest.approx(error, rel=1e-9)
-    assert figure.markdown(figure.claims(found)) == (ROOT / "figures" / "autoqnn_fig2.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.slow
 def test_the_page_of_differences_prints_what_it_says_and_names_laws_that_there_are(monkeypatch):
     runner = load(ROOT / "tutorials" / "run.py")
     page = ROOT / "tutorials" / "differences.md"
