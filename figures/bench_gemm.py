@@ -10,9 +10,17 @@ import json
 import sys
 from pathlib import Path
 
+from drawing import beside
+
+from tinyqnn.picture import BLUE, GREEN, GREY, ORANGE, RED
+
 HERE = Path(__file__).parent
-COLOURS = {"binary": "#0072b2", "bitserial": "#009e73", "int8": "#d55e00", "shift": "#cc79a7"}
-NAMES = {"binary": "1 bit", "bitserial": "bit planes", "int8": "bytes", "shift": "shifts"}
+LOOKS = {
+    "binary": ("1 bit", BLUE, "o"),
+    "bitserial": ("bit planes", GREEN, "D"),
+    "int8": ("bytes", RED, "s"),
+    "shift": ("shifts", ORANGE, "v"),
+}
 
 
 def measure() -> None:
@@ -28,40 +36,39 @@ def measure() -> None:
 
 def draw(results: dict) -> None:
     """One point a product: operations a byte moved, operations a second; lines are the processor's limits."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     host, seen = results["host"], set()
-    bandwidth = host["read_bytes_per_second"]
-    for name, colour in (("bits", COLOURS["binary"]), ("bytes", COLOURS["int8"])):
-        limit = host["limits"][name]
-        axes.plot([1, limit / bandwidth, 1e5], [bandwidth / 1e9, limit / 1e9, limit / 1e9], color=colour, lw=1, ls="--")
-        axes.text(9e4, limit / 1e9 * 1.06, f"limit of {name}: {limit / 1e9:,.0f}", color=colour, ha="right", fontsize=8)
-    for row in results["cases"]:
-        if row["group"] == "choice":
-            continue
-        speed = row["operations"] / row["seconds"]["tinyqnn"]["best"] / 1e9
-        label = None if row["kernel"] in seen else NAMES[row["kernel"]]
-        seen.add(row["kernel"])
-        x = row["operations"] / row["bytes"]
-        axes.plot(x, speed, "s" if row["group"] == "layer" else "o", color=COLOURS[row["kernel"]], ms=5, label=label)
-        if "numpy" in row["seconds"]:
-            speed = row["operations"] / row["seconds"]["numpy"]["best"] / 1e9
-            label = None if "numpy" in seen else "NumPy float32, the same shapes"
-            seen.add("numpy")
-            axes.plot(x, speed, "x", color="0.6", ms=5, label=label)
-    axes.set(xscale="log", yscale="log", xlim=(1, 1e5), ylim=(1, None))
-    axes.set_xlabel("operations a byte of packed factors and result (a product and a sum are two)")
-    axes.set_ylabel("10⁹ operations a second")
-    threads, processor = host["threads"], results["environment"]["processor"]
-    axes.set_title(
-        f"Products of codes (circles) and convolutions (squares), {threads} threads, {processor}", fontsize=9
-    )
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    figure.savefig(HERE / "bench_gemm.png", dpi=150, metadata={"Software": None})
+    bandwidth, limits = host["read_bytes_per_second"], host["limits"]
+    with beside(__file__, 8, 5) as figure:
+        axes = figure.subplots()
+        for name, colour, dash in (("bits", BLUE, "--"), ("bytes", RED, ":")):
+            limit = limits[name]
+            axes.plot([1, limit / bandwidth, 1e5], [bandwidth / 1e9, limit / 1e9, limit / 1e9], dash, color=colour)
+            axes.text(9e4, limit / 1e9 * 1.06, f"the limit of {name}: {limit / 1e9:,.0f}", color=colour, ha="right")
+        axes.text(2.2, 4.4 * bandwidth / 1e9, f"memory: {bandwidth / 1e9:.0f} GB/s", rotation=42)
+        for row in results["cases"]:
+            if row["group"] == "choice":
+                continue
+            name, colour, marker = LOOKS[row["kernel"]]
+            x, face = row["operations"] / row["bytes"], "white" if row["group"] == "layer" else colour
+            look = {"markeredgecolor": colour, "markerfacecolor": face, "markersize": 6, "linestyle": ""}
+            speed = row["operations"] / row["seconds"]["tinyqnn"]["best"] / 1e9
+            axes.plot(x, speed, marker=marker, label=None if name in seen else name, **look)
+            seen.add(name)
+            if "numpy" in row["seconds"]:
+                speed = row["operations"] / row["seconds"]["numpy"]["best"] / 1e9
+                label = None if "numpy" in seen else "NumPy float32, the same shapes"
+                seen.add("numpy")
+                axes.plot(x, speed, "x", color=GREY, markersize=6, label=label)
+        axes.set(xscale="log", yscale="log", xlim=(1, 1e5), ylim=(1, None))
+        axes.set_xlabel("operations a byte of packed factors and result (a product and a sum are two)")
+        axes.set_ylabel("10⁹ operations a second")
+        processor = results["environment"]["processor"]
+        axes.set_title(
+            f"products of codes (filled) and convolutions (hollow)\n{host['threads']} threads, {processor}", fontsize=10
+        )
+        handles, labels = axes.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: labels[i].startswith("NumPy"))
+        axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What the tutorials' pictures share: the page's own numbers, one style, one way to be written.
+"""What the pictures' scripts share: a page's own numbers, and one way to be written.
 
 A picture of a page is drawn from what the page computed: `page("01")` runs its python fences and returns their names.
+Colours, dashes and the look are those of `tinyqnn.picture`.
 """
 
 from __future__ import annotations
@@ -8,20 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from tinyqnn.report import BLUE, GREY, ORANGE
-
-__all__ = ["BLUE", "GREY", "LIGHT", "ORANGE", "figure", "page", "plain", "save"]
-
-LIGHT = "#e6e6e6"
-STYLE = {"font.size": 11, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False}
+from tinyqnn import files, picture
 
 
 def page(name: str) -> dict[str, Any]:
@@ -41,23 +35,25 @@ def page(name: str) -> dict[str, Any]:
     return namespace
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure of `width` × `height` inches, and its axes."""
-    with rc_context(STYLE):
-        drawn = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(drawn)
-        return drawn, drawn.subplots(rows, columns, **options)
+@contextlib.contextmanager
+def beside(source: str, width: float, height: float) -> Iterator[Any]:
+    """An empty figure to draw on; at the end of the block it is written beside its source, under the same name."""
+    with picture.look():
+        figure = picture.figure(width, height)
+        yield figure
+        picture.save(figure, Path(source).with_suffix(".png"))
+
+
+def record(source: str, numbers: Any) -> None:
+    """The numbers in a picture, as JSON beside it."""
+    text = json.dumps(numbers, indent=1, ensure_ascii=False) + "\n"
+    with files.atomic_write(Path(source).with_suffix(".json"), overwrite=True) as file:
+        file.write(text.encode())
 
 
 def plain(axes: Any) -> None:
     """No ticks: what is drawn has no scale to read off."""
     axes.set(xticks=[], yticks=[])
+    axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def save(drawn: Figure, source: str) -> None:
-    """Write the picture beside its source file, under the same name."""
-    path = Path(source).with_suffix(".png")
-    drawn.savefig(path, dpi=110)
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")

@@ -6,8 +6,10 @@ python figures/tutorial_01_decisions.py       two seconds
 from __future__ import annotations
 
 import numpy as np
-from drawing import BLUE, GREY, ORANGE, figure, page, plain, save
+from drawing import beside, page, plain
 from matplotlib.colors import ListedColormap
+
+from tinyqnn.picture import BLUE, GREY, RED
 
 
 def main() -> None:
@@ -17,20 +19,18 @@ def main() -> None:
     line = np.linspace(-2.7, 2.7, 241)
     plane = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
 
-    drawn, axes = figure(10, 3.1, 1, 4)
-    for ax, bits in zip(axes, (None, 8, 4, 2)):
-        parameters = told["parameters"] if bits is None else told["rounded"](bits)
-        decided = network(value(plane), parameters).data.reshape(len(line), -1) > 0
-        ax.contourf(line, line, decided, levels=[-0.5, 0.5, 1.5], cmap=ListedColormap(["#fbe3d4", "#a9cfe6"]))
-        ax.contour(line, line, decided, levels=[0.5], colors=GREY, linewidths=1)
-        for label, colour, marker in ((0, ORANGE, "o"), (1, BLUE, "s")):
-            ax.plot(*points[labels == label].T, marker, color=colour, markersize=2.2)
-        plain(ax)
-        ax.set_aspect("equal")
-        name = "float weights" if bits is None else f"{bits} bits, {2**bits - 1} levels"
-        ax.set_title(name)
-        ax.set_xlabel(f"{told['right'](parameters)} right")
-    save(drawn, __file__)
+    with beside(__file__, 8, 2.6) as figure:
+        for axes, bits in zip(figure.subplots(1, 4), (None, 8, 4, 2)):
+            parameters = told["parameters"] if bits is None else told["rounded"](bits)
+            decided = network(value(plane), parameters).data.reshape(len(line), -1) > 0
+            axes.contourf(line, line, decided, levels=[-0.5, 0.5, 1.5], cmap=ListedColormap(["#fbe3d4", "#a9cfe6"]))
+            axes.contour(line, line, decided, levels=[0.5], colors=GREY, linewidths=1)
+            for label, colour, marker in ((0, RED, "o"), (1, BLUE, "s")):
+                axes.plot(*points[labels == label].T, marker, color=colour, markersize=1.8)
+            plain(axes)
+            axes.set_aspect("equal")
+            axes.set_title("float weights" if bits is None else f"{bits} bits, {2**bits - 1} levels")
+            axes.set_xlabel(f"{told['right'](parameters)} right")
 
 
 if __name__ == "__main__":

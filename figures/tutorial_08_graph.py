@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from drawing import BLUE, GREY, LIGHT, ORANGE, figure, page, plain, save
+from drawing import beside, page, plain
 from matplotlib.patches import FancyArrowPatch
 
 from tinyqnn.graph import EXPENSIVE, Graph
+from tinyqnn.picture import BLUE, GREY, LIGHT, RED
 
 
 def draw(axes: Any, graph: Graph, title: str) -> None:
@@ -26,15 +27,15 @@ def draw(axes: Any, graph: Graph, title: str) -> None:
         (before,), (after,) = graph.in_edges(vertex.name), graph.out_edges(vertex.name)
         x, y = place[before.source]
         u, v = place[after.target]
-        place[vertex.name] = ((x + u) / 2, (y + v) / 2 + (0.08 if y else 0))
+        place[vertex.name] = ((x + u) / 2 - (0 if y else 0.05), (y + v) / 2 + (0.08 if y else 0))
 
     for edge in graph.edges:
         start, stop = place[edge.source], place[edge.target]
         skip = start[1] == stop[1] and stop[0] - start[0] > 1.2
-        size = {"quantizer": 9, "parameter": 17}
+        size = {"quantizer": 6, "parameter": 11}
         axes.add_patch(
             FancyArrowPatch(
-                start, stop, arrowstyle="-|>", mutation_scale=10, color=GREY, linewidth=1.3,
+                start, stop, arrowstyle="-|>", mutation_scale=9, color=GREY, linewidth=1.3,
                 connectionstyle="arc3,rad=0.28" if skip else "arc3",
                 shrinkA=size.get(graph[edge.source].kind, 21 if start[1] == stop[1] else 18),
                 shrinkB=size.get(graph[edge.target].kind, 21 if start[1] == stop[1] else 18),
@@ -43,8 +44,8 @@ def draw(axes: Any, graph: Graph, title: str) -> None:
     for vertex in graph:
         x, y = place[vertex.name]
         if vertex.kind == "quantizer":
-            axes.plot(x, y, "o", markersize=15, color=ORANGE, zorder=3)
-            axes.text(x, y, "Q", ha="center", va="center", color="white", fontsize=10, weight="bold", zorder=4)
+            axes.plot(x, y, "o", markersize=12, color=RED, zorder=3)
+            axes.text(x, y, "Q", ha="center", va="center", color="white", fontsize=8, weight="bold", zorder=4)
             continue
         expensive = vertex.function in EXPENSIVE
         name = "weight" if vertex.kind == "parameter" else vertex.name.replace("block.", "").replace(":2", "")
@@ -72,11 +73,11 @@ def draw(axes: Any, graph: Graph, title: str) -> None:
 
 def main() -> None:
     told = page("08")
-    drawn, axes = figure(11, 5.2, 2, 1)
-    draw(axes[0], told["graph"], "before: blue multiplies")
-    draw(axes[1], told["quantized"].graph,
-         "after: a quantizing vertex Q on every edge into blue, and on no other")  # fmt: skip
-    save(drawn, __file__)
+    with beside(__file__, 9, 5.2) as figure:
+        before, after = figure.subplots(2, 1)
+        draw(before, told["graph"], "before: blue multiplies")
+        draw(after, told["quantized"].graph,
+             "after: a quantizing vertex Q on every edge into blue, and on no other")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn import Tensor
+from tinyqnn import Tensor, picture
 from tinyqnn.quant import Quantizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import style
+from drawing import beside, record
 
 
 def jumps(f: Any, grid: np.ndarray) -> list[tuple[float, float]]:
@@ -51,15 +51,14 @@ def draw(source: str, q: Quantizer, title: str, span: float = 4.0, x: np.ndarray
         x = x / x.std()
     params = {name: np.round(value * 1024) / 1024 for name, value in q.fit(x).items()}
     grid = np.linspace(-span, span, 4001) + 1.234567e-7  # no grid point on an edge by chance
-    with style.rc_context(style.LOOK):
-        made = style.figure(7.6, 4.6)
-        spec = made.add_gridspec(2, 2, height_ratios=(3, 1), width_ratios=(3, 1.35))
-        top, below, beside = made.add_subplot(spec[0, 0]), made.add_subplot(spec[1, 0]), made.add_subplot(spec[:, 1])
+    with beside(source, 8, 4.6) as made:
+        spec = made.add_gridspec(2, 2, height_ratios=(3, 1), width_ratios=(3, 1.75))
+        top, below, right = made.add_subplot(spec[0, 0]), made.add_subplot(spec[1, 0]), made.add_subplot(spec[:, 1])
         made.suptitle(title)
-        top.plot([-span, span], [-span, span], color=style.GREY, linewidth=0.8, linestyle=":")
-        top.annotate("Q = x", (-0.7 * span, -0.95 * span), color=style.GREY, fontsize=8)
-        rows = steps(top, lambda v: q.quantize(v, params), grid, style.BLUE)
-        steps(below, lambda v: gradient(q, v, params), grid, style.RED)
+        top.plot([-span, span], [-span, span], color=picture.GREY, linewidth=0.8, linestyle=":")
+        top.annotate("Q = x", (-0.7 * span, -0.95 * span), color=picture.GREY, fontsize=9)
+        rows = steps(top, lambda v: q.quantize(v, params), grid, picture.BLUE)
+        steps(below, lambda v: gradient(q, v, params), grid, picture.RED)
         top.set(ylabel="Q(x)", xlim=(-span, span), xticklabels=[])
         below.set(
             ylabel="∂Q/∂x", xlabel="x, in standard deviations", xlim=(-span, span), ylim=(-0.25, 1.35), yticks=[0, 1]
@@ -73,12 +72,12 @@ def draw(source: str, q: Quantizer, title: str, span: float = 4.0, x: np.ndarray
         lines += ["", "gradient: 1 everywhere" if limits is None else f"gradient: 1 for {float(limits[0]):.4f} ≤ x"]
         if limits is not None:
             lines += [f"          and x {'<' if not q.sees_data else '≤'} {float(limits[1]):.4f}, else 0"]
-        beside.axis("off")
-        beside.text(0, 1, "\n".join(lines), family="monospace", fontsize=7, va="top", transform=beside.transAxes)
-        record = {"scheme": repr(q), "params": {k: np.asarray(v).tolist() for k, v in params.items()},
+        right.axis("off")
+        right.text(0, 1, "\n".join(lines), family="monospace", fontsize=8, va="top", transform=right.transAxes)
+        numbers = {"scheme": repr(q), "params": {k: np.asarray(v).tolist() for k, v in params.items()},
                   "edges": [dict(zip(("x", "below", "at", "above"), _plain(row))) for row in rows],
                   "gradient_limits": None if limits is None else [float(v) for v in limits]}  # fmt: skip
-        style.save(made, source, record)
+        record(source, numbers)
 
 
 def _plain(row: tuple[float, float, float, float]) -> list[float | None]:
