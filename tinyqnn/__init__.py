@@ -36,6 +36,7 @@ __all__ = [
     "no_grad",
     "optim",
     "quant",
+    "search",
     "spec",
     "train",
 ]

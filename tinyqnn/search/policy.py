@@ -1,0 +1,382 @@
+"""A policy says how each tensor is quantized: a scheme and a width for every vertex. It is what a search finds.
+
+policy = Policy.of(qmodel)                 read from a network
+policy.save("policy.json")                 text: read it, edit it
+Policy.load("policy.json").apply(model, example)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tinyqnn import files
+from tinyqnn.files.atomic import PathLike
+from tinyqnn.graph import EXPENSIVE, Edge, Graph, GraphModule, average_bits, cost, generate
+from tinyqnn.graph.cost import FLOAT_BITS, elements
+from tinyqnn.graph.generate import _not_negative, quantize_edges
+from tinyqnn.nn import Module
+from tinyqnn.quant import SCHEMES, ActivationQuantizer, Quantizer, WeightQuantizer, scheme
+from tinyqnn.search.policy_file import read, write
+from tinyqnn.tensor import Tensor, no_grad
+
+ROLES = ("weights", "activations")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one vertex does.
+
+    vertex     its name, as in `conv1.quant.weight`
+    scheme     "C-3", or "float"
+    role       "weights" or "activations"
+    feeds      the expensive vertex it flows into
+    source     where the tensor comes from: a parameter's name, for activations the vertex before
+    elements   how many numbers pass: of the weight, or of the activation for one sample
+
+    >>> choice = Choice("fc.quant.weight", "C-3", "weights", "fc", "fc.weight", 1000)
+    >>> choice.letter, choice.bits, choice.bytes
+    ('C', 3, 379)
+    """
+
+    vertex: str
+    scheme: str
+    role: str
+    feeds: str
+    source: str
+    elements: int
+
+    @property
+    def letter(self) -> str | None:
+        """The scheme without its width; None for float."""
+        return None if self.scheme == "float" else self.scheme.rpartition("-")[0]
+
+    @property
+    def bits(self) -> int:
+        """The width; 32 for float."""
+        return FLOAT_BITS if self.scheme == "float" else scheme(self.scheme).bits
+
+    @property
+    def bytes(self) -> int:
+        """Codes in whole bytes and 4 for each parameter of the codebook, as `graph.cost` counts them."""
+        scales = 0
+        if self.scheme != "float":
+            scales = sum(np.size(value) for value in scheme(self.scheme).fit(np.array([-1.0, 2.0])).values())
+        return math.ceil(self.elements * self.bits / 8) + 4 * scales
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A scheme and a width for every vertex that QAG can put into a network.
+
+    choices   a `Choice` each, in the order the vertices run
+    floats    how many other numbers a file of the network holds: biases, batch norm
+
+    Policies are equal if these are. `policy["conv1.quant.weight"]` is a Choice, `print(policy)` a table.
+
+    >>> from tinyqnn import graph, nn
+    >>> model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), np.eye(4, dtype=np.float32)
+    >>> policy = Policy.of(graph.generate(model, x, weights="P-3", activations="C-3"))
+    >>> policy = policy.changed({"2.quant.weight": "C-6", "0.quant.input": "float"})
+    >>> print(policy)
+    vertex          scheme  elements
+    ────────────────────────────────
+    0.quant.input   float          4
+    0.quant.weight  P-3           32
+    2.quant.input   C-3            8
+    2.quant.weight  C-6           16
+    ────────────────────────────────
+    on average 4.00 bits for weights, 3.00 for activations; 3.2× smaller than float32
+    >>> Policy.from_json(policy.to_json()) == policy == Policy.of(policy.apply(model, x))
+    True
+    """
+
+    choices: tuple[Choice, ...]
+    floats: int = 0
+
+    @classmethod
+    def of(cls, qmodel: GraphModule) -> Policy:
+        """The policy of a network that `graph.generate` made; vertices that were left out are float.
+
+        Raises ValueError for a quantizer whose notation does not say all of it, such as one with an axis.
+        """
+        inside = {_place(qmodel.graph, slot.name): slot for slot in qmodel.quantizers()}
+        choices = []
+        for choice, place in _vertices(qmodel.graph):
+            slot = inside.get(place)
+            found = "float" if slot is None else _notation(slot.name, slot.module)
+            choices.append(replace(choice, scheme=found))
+        return Policy(tuple(choices), sum(count for _, count in cost(qmodel).floats))
+
+    def apply(self, model: Module, example: Any, *, batch_axis: int = 0) -> GraphModule:
+        """A copy of `model` quantized by this policy. Running averages of activations start from the example.
+
+        example   what the model is called with, as for `graph.generate`
+        model     float; of a network that is quantized already, its float weights are taken
+
+        Raises ValueError, naming what differs, if the policy is for another model. Activations of a text of another
+        length fit: all their counts have one factor in common.
+        """
+        base = (
+            model.without_quantizers()
+            if isinstance(model, GraphModule)
+            else generate(model, example, batch_axis=batch_axis)
+        )
+        self._check(base.graph)
+        wanted = {
+            place: self[choice.vertex].scheme
+            for choice, place in _vertices(base.graph)
+            if self[choice.vertex].scheme != "float"
+        }
+        graph = quantize_edges(base.graph, lambda edge: _role(base.graph, edge) if _edge(edge) in wanted else None)
+        positive = _not_negative(base.graph)
+        modules: dict[str, Module] = {}
+        for vertex in graph.quantizers():
+            (incoming,) = graph.in_edges(vertex.name)
+            notation, after_relu = wanted[_place(graph, vertex.name)], incoming.source in positive
+            if vertex.role == "weights":
+                modules[vertex.name] = WeightQuantizer(notation)
+            else:
+                modules[vertex.name] = made_for_activations(vertex.name, notation, after_relu)
+            modules[vertex.name].train(base.training)
+        qmodel = GraphModule(graph, base, modules)
+        start_averages(qmodel, example)
+        return qmodel
+
+    def changed(self, schemes: Mapping[str, str]) -> Policy:
+        """This policy with other schemes; keys are names of vertices or patterns, such as "conv1.*".
+
+        Raises ValueError for a pattern that fits no vertex and a scheme that there is not.
+        """
+        choices = list(self.choices)
+        for pattern, notation in schemes.items():
+            fitting = [i for i, c in enumerate(choices) if fnmatch.fnmatchcase(c.vertex, pattern)]
+            if not fitting:
+                raise ValueError(f"{pattern!r} fits no vertex; there are {', '.join(c.vertex for c in choices)}")
+            for i in fitting:
+                choices[i] = replace(choices[i], scheme=checked(notation, choices[i].vertex))
+        return Policy(tuple(choices), self.floats)
+
+    def __getitem__(self, vertex: str) -> Choice:
+        for choice in self.choices:
+            if choice.vertex == vertex:
+                return choice
+        raise KeyError(f"there is no vertex {vertex!r}; there are {', '.join(c.vertex for c in self.choices)}")
+
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self.choices)
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def of_role(self, role: str) -> list[Choice]:
+        """The choices for "weights" or for "activations"."""
+        if role not in ROLES:
+            raise ValueError(f"there are weights and activations, got {role!r}")
+        return [choice for choice in self.choices if choice.role == role]
+
+    def average_bits(self, role: str = "weights") -> float:
+        """The mean width of all "weights" or "activations" that are quantized, by elements (AutoQNN eq. (6)).
+
+        What is float does not count; 32 if all is.
+        """
+        quantized = [choice for choice in self.of_role(role) if choice.scheme != "float"]
+        if not quantized:
+            return float(FLOAT_BITS)
+        return average_bits([c.bits for c in quantized], [c.elements for c in quantized])
+
+    @property
+    def bytes(self) -> int:
+        """The packed network: codes, scales, and 4 for each number that stays float. A shared weight counts once."""
+        stored = {(c.source, c.scheme): c.bytes for c in self.of_role("weights")}
+        return sum(stored.values()) + 4 * self.floats
+
+    @property
+    def float32_bytes(self) -> int:
+        """The network in float32."""
+        return 4 * (sum({c.source: c.elements for c in self.of_role("weights")}.values()) + self.floats)
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller than in float32 the network is, everything counted (`graph.cost`)."""
+        return self.float32_bytes / max(self.bytes, 1)
+
+    def to_json(self) -> str:
+        """The policy as text, a line a vertex; only "scheme" is meant to be edited."""
+        vertices = {
+            c.vertex: {"scheme": c.scheme, "role": c.role, "feeds": c.feeds, "source": c.source, "elements": c.elements}
+            for c in self.choices
+        }
+        return write(vertices, self.floats)
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """The policy that `to_json` wrote. Raises ValueError for anything else, naming what is wrong and where."""
+        vertices, floats = read(text)
+        return Policy(
+            tuple(Choice(name, **{**row, "scheme": checked(row["scheme"], name)}) for name, row in vertices.items()),
+            floats,
+        )
+
+    def save(self, path: PathLike, overwrite: bool = False) -> None:
+        """Write `to_json` to a file. Raises FileExistsError if it is there, unless `overwrite`."""
+        with files.atomic_write(path, overwrite=overwrite) as file:
+            file.write(self.to_json().encode("utf-8"))
+
+    @classmethod
+    def load(cls, path: PathLike) -> Policy:
+        """The policy in a file. Raises FileNotFoundError, ValueError."""
+        with open(path, "rb") as file:
+            content = file.read()
+        try:
+            return Policy.from_json(content.decode("utf-8"))
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise ValueError(f"{path}: {error}") from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Policy):
+            return NotImplemented
+        return (self.choices, self.floats) == (other.choices, other.floats)
+
+    def __hash__(self) -> int:
+        return hash((self.choices, self.floats))
+
+    def __str__(self) -> str:
+        rows = [("vertex", "scheme", "elements"), *((c.vertex, c.scheme, f"{c.elements:,}") for c in self.choices)]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
+        rule = "─" * len(lines[0])
+        weights, activations = (self.average_bits(role) for role in ROLES)
+        total = f"on average {weights:.2f} bits for weights, {activations:.2f} for activations; "
+        total += f"{self.compression:.1f}× smaller than float32"
+        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+
+    def _check(self, graph: Graph) -> None:
+        """Is this a policy for that graph?"""
+        here = {choice.vertex: choice for choice, _ in _vertices(graph)}
+        mine = {choice.vertex: choice for choice in self.choices}
+        told = [f"{name}: in the policy, not in the model" for name in mine if name not in here]
+        told += [f"{name}: in the model, not in the policy" for name in here if name not in mine]
+        both = [(mine[name], here[name]) for name in mine if name in here]
+        for field in ("role", "feeds", "source"):
+            told += [
+                f"{a.vertex}: {'' if field == 'role' else field + ' '}{getattr(a, field)} in the policy, "
+                f"{getattr(b, field)} in the model"
+                for a, b in both
+                if getattr(a, field) != getattr(b, field)
+            ]
+        told += [
+            f"{a.vertex}: {a.elements:,} elements in the policy, {b.elements:,} in the model"
+            for a, b in both
+            if a.elements != b.elements and (a.role == "weights" or not _one_factor(both))
+        ]
+        if told:
+            more = [f"and {len(told) - 5} more"] if len(told) > 5 else []
+            raise ValueError("the policy is for another model:\n  " + "\n  ".join(told[:5] + more))
+
+
+def made_for_activations(vertex: str, notation: str, after_relu: bool) -> ActivationQuantizer:
+    """A quantizer for activations; ValueError names the vertex where the scheme does not fit."""
+    try:
+        return ActivationQuantizer(notation, after_relu=after_relu)
+    except ValueError as error:
+        raise ValueError(f"{vertex}: {error}") from error
+
+
+def checked(notation: Any, vertex: str) -> str:
+    """`notation` if it is "float" or a scheme with a width that it has; ValueError says which of the two is wrong.
+
+    >>> checked("P-4", "conv1.quant.weight")
+    'P-4'
+    """
+    letter, dash, width = notation.rpartition("-") if isinstance(notation, str) else ("", "", "")
+    if notation == "float":
+        return "float"
+    if not dash or letter not in SCHEMES or not width.isdecimal():
+        known = ", ".join(f"{name}-{page.widths[0]}" for name, page in SCHEMES.items())
+        raise ValueError(f"{vertex}: unknown scheme {notation!r}; write float or a scheme and its width: {known}, …")
+    widths = SCHEMES[letter].widths
+    if int(width) not in widths:
+        span = f"{widths[0]} bits" if len(widths) == 1 else f"{widths[0]} to {widths[-1]} bits"
+        raise ValueError(f"{vertex}: {letter} ({SCHEMES[letter].__name__}) has {span}, got {width}")
+    return scheme(f"{letter}-{int(width)}").notation
+
+
+def start_averages(qmodel: GraphModule, example: Any) -> None:
+    """Let activation quantizers that have seen nothing yet see the example, unless it is the same number throughout."""
+    fresh = [
+        module
+        for module in qmodel.modules()
+        if isinstance(module, ActivationQuantizer) and module.scheme.sees_data and module.batches == 0
+    ]
+    arguments = example if isinstance(example, tuple) else (example,)
+    if not fresh or not any(_varies(argument) for argument in arguments):
+        return
+    modes = [(module, module.training) for module in qmodel.modules()]
+    try:
+        qmodel.eval()
+        for quantizer in fresh:
+            quantizer.train()
+        with no_grad():
+            qmodel(*arguments)
+    finally:
+        for module, training in modes:
+            module.__dict__["training"] = training
+
+
+def _varies(argument: Any) -> bool:
+    if isinstance(argument, (tuple, list)):
+        return any(_varies(part) for part in argument)
+    array = np.asarray(argument.data if isinstance(argument, Tensor) else argument)
+    return array.size > 0 and bool((array != array.flat[0]).any())
+
+
+def _vertices(graph: Graph) -> list[tuple[Choice, tuple[str, int]]]:
+    """All vertices that QAG can put into a network, float, each with its place: the edge it stands on."""
+    graph = graph.without_quantizers()
+
+    full = quantize_edges(graph, lambda edge: _role(graph, edge))
+    found = []
+    for vertex in full.quantizers():
+        (incoming,), (outgoing,) = full.in_edges(vertex.name), full.out_edges(vertex.name)
+        count = elements(full, vertex.name)
+        choice = Choice(vertex.name, "float", vertex.role, outgoing.target, incoming.source, count)
+        found.append((choice, (outgoing.target, outgoing.argument)))
+    return found
+
+
+def _place(graph: Graph, quantizer: str) -> tuple[str, int]:
+    """The edge a quantizing vertex stands on: into which vertex, as which argument."""
+    (outgoing,) = graph.out_edges(quantizer)
+    return _edge(outgoing)
+
+
+def _edge(edge: Edge) -> tuple[str, int]:
+    return edge.target, edge.argument
+
+
+def _role(graph: Graph, edge: Edge) -> tuple[str, str] | None:
+    """The role and the name of the vertex that QAG puts on an edge, None where it puts none."""
+    function = graph[edge.target].function
+    if function is None or graph[edge.source].dtypes[edge.output].kind != "f":
+        return None
+    return EXPENSIVE.get(function, {}).get(edge.argument)
+
+
+def _notation(name: str, module: Any) -> str:
+    """What is in a slot, in the papers' notation."""
+    quantizer = getattr(module, "scheme", module)
+    if not isinstance(quantizer, Quantizer) or repr(scheme(quantizer.notation)) != repr(quantizer):
+        raise ValueError(f"{name} holds {quantizer!r}; a policy knows schemes by their notation alone, such as C-3")
+    return quantizer.notation
+
+
+def _one_factor(pairs: list[tuple[Choice, Choice]]) -> bool:
+    """Are all activations as much larger here than there: those of a text of another length?"""
+    counts = [(a.elements, b.elements) for a, b in pairs if a.role == "activations"]
+    return all(a * counts[0][1] == b * counts[0][0] for a, b in counts)
