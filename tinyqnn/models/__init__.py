@@ -12,11 +12,22 @@ from tinyqnn.models.lenet import LeNet
 from tinyqnn.models.lstm import LanguageModel
 from tinyqnn.models.mobilenet import MobileNetV2
 from tinyqnn.models.resnet import ResNet
+from tinyqnn.models.resnet_imagenet import ImageNetResNet
 from tinyqnn.models.separable import Separable
 from tinyqnn.models.vgg import VGGLike
 from tinyqnn.nn import Module
 
-__all__ = ["FCDNN", "LanguageModel", "LeNet", "MobileNetV2", "ResNet", "Separable", "VGGLike", "create"]
+__all__ = [
+    "FCDNN",
+    "ImageNetResNet",
+    "LanguageModel",
+    "LeNet",
+    "MobileNetV2",
+    "ResNet",
+    "Separable",
+    "VGGLike",
+    "create",
+]
 
 NOTATIONS = {
     "lenet": "LeNet-5; lenet-bn with batch norm",
