@@ -139,7 +139,7 @@ CLAIMS = (
 
 def table(cells: list[Cell]) -> str:
     """What table 1 says, scheme by scheme, and what came out."""
-    lines = ["table 1 says               bits     loss   rank   best there   one of two   in the strict sense"]
+    lines = ["table 1 says               bits     loss   rank   best there   one of two     in the strict sense"]
     held = [0, 0, 0]
     for distribution, letters in FITS.items():
         for letter in letters:
@@ -148,7 +148,7 @@ def table(cells: list[Cell]) -> str:
             lines.append(
                 f"{SCHEMES[letter].__name__:<10} fits {distribution:<11} {found.bits:>3}   {found.loss:.4f}   "
                 f"{found.rank}/{found.of}   {SCHEMES[found.best].__name__:<10}   "
-                f"{'holds' if found.rank <= 2 else 'does not hold':<13}{'holds' if found.strict else 'does not hold'}"
+                f"{'holds' if found.rank <= 2 else 'does not hold':<15}{'holds' if found.strict else 'does not hold'}"
             )
     best = ", ".join(f"{name}: {SCHEMES[letter].__name__}" for name, letter in winners(cells).items())
     return "\n".join(
