@@ -1,7 +1,9 @@
-"""The roofline of products of codes: how fast they are, next to what this processor can do at most.
+"""How fast products of codes are, next to what this processor can do at most: a roofline.
 
-python figures/bench_gemm.py              draw figures/bench_gemm.json, as it is
-python figures/bench_gemm.py --measure    measure first (`tinyqnn bench gemm`, `gemv` and `layer` in one): minutes
+    python figures/bench_gemm.py              draw bench_gemm.json as it is, a second
+    python figures/bench_gemm.py --measure    measure first (`tinyqnn bench gemm`, `gemv` and `layer` in one), minutes
+
+Writes bench_gemm.png and bench_gemm.txt beside this file, and the block of tutorial 11 that shows the latter.
 """
 
 from __future__ import annotations
@@ -71,7 +73,39 @@ def draw(results: dict) -> None:
         axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right")
 
 
-if __name__ == "__main__":
+def tell(results: dict) -> str:
+    """The products next to float32 ones, a line each, for a page."""
+    host, machine = results["host"], results["environment"]
+    lines = [
+        f"{machine['processor']}, {host['threads']} threads; times as fast as float32, best calls (medians)",
+        "",
+        f"{'rows × K × columns':<31}{'NumPy':>15}{'PyTorch':>15}",
+    ]
+    for row in results["cases"]:
+        if row["group"] in ("gemm", "gemv") and not row["packing"]:
+            ratios = (row["ratio"].get(engine) for engine in ("numpy", "torch"))
+            told = ("–" if r is None else f"{r['best']:.1f} ({r['median']:.1f})" for r in ratios)
+            lines.append(f"{row['case']:<31}" + "".join(f"{text:>15}" for text in told))
+    return "\n".join(lines) + "\n"
+
+
+def write(results: dict) -> None:
+    """The same as bench_gemm.txt, and in the page that shows it."""
+    text = tell(results)
+    (HERE / "bench_gemm.txt").write_text(text, encoding="utf-8")
+    begin, end = "<!-- generated from figures/bench_gemm.txt -->\n```console\n", "```\n<!-- end -->"
+    (page,) = (HERE.parent / "tutorials").glob("11_*.md")
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(before + begin + text + end + rest.split(end, 1)[1], encoding="utf-8")
+
+
+def main() -> None:
     if "--measure" in sys.argv:
         measure()
-    draw(json.loads((HERE / "bench_gemm.json").read_text(encoding="utf-8")))
+    results = json.loads((HERE / "bench_gemm.json").read_text(encoding="utf-8"))
+    draw(results)
+    write(results)
+
+
+if __name__ == "__main__":
+    main()
