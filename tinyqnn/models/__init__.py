@@ -14,6 +14,7 @@ from tinyqnn.models.mobilenet import MobileNetV2
 from tinyqnn.models.resnet import ResNet
 from tinyqnn.models.resnet_imagenet import ImageNetResNet
 from tinyqnn.models.separable import Separable
+from tinyqnn.models.text_classifier import TextClassifier
 from tinyqnn.models.vgg import VGGLike
 from tinyqnn.nn import Module
 
@@ -25,6 +26,7 @@ __all__ = [
     "MobileNetV2",
     "ResNet",
     "Separable",
+    "TextClassifier",
     "VGGLike",
     "create",
 ]

@@ -51,8 +51,8 @@ class Config:
     hidden: int = 300
     epochs: int = 9
     lr: float = 20.0
-    retrain_epochs: int = 3
-    retrain_lr: float = 5.0
+    retrain_epochs: int = 4
+    retrain_lr: float = 15.0
     seeds: int = 1
     tokens: int = 0
     seed: int = 0
@@ -108,7 +108,7 @@ def _float(config: Config, model: models.LanguageModel, texts: list[Any], report
 def _quantized(
     config: Config, model: models.LanguageModel, policy: str, seed: int, texts: list[Any], report: Report
 ) -> dict[str, Any]:
-    """QAG, averages from four pieces of text, and a few epochs at a rate that halves."""
+    """QAG, averages from four pieces of text, and a few epochs at a rate that falls by half."""
     weights, activations = policy.split("/")
     piece = BATCH * LENGTH
     examples = [Tensor(texts[0][i * piece : (i + 1) * piece].reshape(BATCH, LENGTH).T) for i in range(2)]
@@ -122,7 +122,7 @@ def _quantized(
     trainer = Trainer(
         qmodel,
         optim.SGD(qmodel.parameters(), lr=config.retrain_lr),
-        schedule=optim.StepLR(1, gamma=0.5),
+        schedule=optim.StepLR(1, gamma=0.45),
         batch_size=BATCH,
         seq_len=LENGTH,
         clip_norm=0.25,
