@@ -3,7 +3,8 @@
     python figures/bench_gemm.py              draw bench_gemm.json as it is, a second
     python figures/bench_gemm.py --measure    measure first (`tinyqnn bench gemm`, `gemv` and `layer` in one), minutes
 
-Writes bench_gemm.png and bench_gemm.txt beside this file, and the block of tutorial 11 that shows the latter.
+Writes bench_gemm.png and bench_gemm.txt beside this file, the block of tutorial 11 that shows the text, and the
+picture of tutorial 12.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+import tutorial_12_shifts
 from drawing import beside
 
 from tinyqnn.picture import BLUE, GREEN, GREY, ORANGE, RED
@@ -105,6 +107,7 @@ def main() -> None:
     results = json.loads((HERE / "bench_gemm.json").read_text(encoding="utf-8"))
     draw(results)
     write(results)
+    tutorial_12_shifts.main()
 
 
 if __name__ == "__main__":
