@@ -1,15 +1,23 @@
 """Searches: which scheme and how many bits for which tensor? All of them answer with a `Policy`.
 
     policy = Policy.of(qmodel); policy.save(path); Policy.load(path).apply(model, example)
+    policy = qss(model, train)                    a scheme for every vertex (AutoQNN §3.2)
 
 Start with `policy.py` for what is searched for.
 """
 
 from __future__ import annotations
 
+from tinyqnn.search.mixture import Mixture
+from tinyqnn.search.network import CarriesState
 from tinyqnn.search.policy import Choice, Policy
+from tinyqnn.search.qss import SchemeSearch, qss
 
 __all__ = [
+    "CarriesState",
     "Choice",
+    "Mixture",
     "Policy",
+    "SchemeSearch",
+    "qss",
 ]
