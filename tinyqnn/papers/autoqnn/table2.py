@@ -157,8 +157,10 @@ def draw(cells: list[Cell], figure: Any) -> None:
             axes, counts = panels[side][column], sizes(network)[side]
             for number, cell in enumerate(c for c in cells if c.config.network == network):
                 bits = ROWS[network, cell.config.strategy][side]
-                axes.plot(counts, bits, **picture.line(number) | {"linestyle": ""}, label=cell.config.strategy)
-            axes.set(xscale="log", xlabel=f"{name} in the layer")
+                style = picture.line(number) | {"linestyle": "", "markersize": 11 - 3 * number}
+                axes.plot(counts, bits, **style, label=cell.config.strategy)
+            axes.set(xscale="log", xlabel=f"{name} in the layer", xlim=(min(counts) / 2, 2 * max(counts)))
+            axes.xaxis.set_minor_formatter("")
         panels[0][column].set_title(network)
         panels[0][column].legend(fontsize=8)
     panels[0][0].set_ylabel("bits of weights")
