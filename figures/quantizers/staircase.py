@@ -2,6 +2,8 @@
 
 Everything is asked of the scheme itself: edges are found by bisection, dots are filled where the edge belongs. So that
 edges are numbers that a computer has, parameters are rounded to multiples of 1/1024; PotQ's √2 is none all the same.
+
+    python figures/quantizers/clip.py       a second; the others likewise
 """
 
 from __future__ import annotations
