@@ -8,8 +8,9 @@ more): a submodule is loaded when it is first used.
 
     TINYQNN_KERNELS=reference    every kernel is its NumPy twin: slow, and easy to step through in a debugger
     TINYQNN_THREADS=1            how many threads the compiled kernels use (default: the cores this process may use)
+    TINYQNN_MALLOC=system        do not ask the C library to keep freed memory, see `memory.py`
 
-Both are read once, when they are first asked for; within a program, `with kernels.using("reference"):` switches.
+They are read once, when they are first asked for; within a program, `with kernels.using("reference"):` switches.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ __all__ = ["use_reference", "using"]
 _SUBMODULES = frozenset(
     {
         "reference",
+        "requantize",
         "jit",
+        "memory",
         "simd",
         "conv",
         "gemm",

@@ -24,9 +24,14 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
+from tinyqnn.kernels.memory import keep_freed_memory
+
 __all__ = ["get_num_threads", "jit", "run", "scratch", "set_num_threads"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+keep_freed_memory()
 
 
 def jit(function: Function | None = None, **options: Any) -> Any:
