@@ -15,7 +15,7 @@ import numpy as np
 from tinyqnn.kernels import memory
 agreed = memory.keep_freed_memory()
 def use():
-    np.empty(2_000_000, np.float64).fill(1.0)  # 16 MB, 3,907 pages
+    np.empty(2_000_000, np.float64).fill(1.0)  # 16 MB
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
