@@ -2,22 +2,28 @@
 
     policy = Policy.of(qmodel); policy.save(path); Policy.load(path).apply(model, example)
     policy = qss(model, train)                    a scheme for every vertex (AutoQNN §3.2)
+    policy = qpl(model, train, target_bits=2)     a width for every vertex (AutoQNN §4)
 
 Start with `policy.py` for what is searched for.
 """
 
 from __future__ import annotations
 
+from tinyqnn.search.learned import LearnedBits
 from tinyqnn.search.mixture import Mixture
 from tinyqnn.search.network import CarriesState
 from tinyqnn.search.policy import Choice, Policy
+from tinyqnn.search.qpl import PrecisionSearch, qpl
 from tinyqnn.search.qss import SchemeSearch, qss
 
 __all__ = [
     "CarriesState",
     "Choice",
+    "LearnedBits",
     "Mixture",
     "Policy",
+    "PrecisionSearch",
     "SchemeSearch",
+    "qpl",
     "qss",
 ]

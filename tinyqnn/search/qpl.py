@@ -1,0 +1,295 @@
+"""Quantizing precision learning (QPL): the width of every vertex is learned along with the weights.
+
+More bits lower the loss, so by itself every width would grow. A second loss holds the average down:
+
+    L = L_task + λ · (b̄ − target)²,   b̄ = Σᵢ nᵢ bᵢ / Σᵢ nᵢ            for weights and for activations   AutoQNN eq. (6)
+
+nᵢ is the number of elements at vertex i, as `graph.cost` counts them. The paper leaves open whether (6) is a square or
+an absolute value; this is the square. At last the widths are made whole, and the network trains on with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from tinyqnn import picture
+from tinyqnn.files.atomic import PathLike
+from tinyqnn.graph import GraphModule, average_bits
+from tinyqnn.nn import Module
+from tinyqnn.optim import SGD
+from tinyqnn.quant import SCHEMES
+from tinyqnn.search.learned import LearnedBits, learnable, rounded
+from tinyqnn.search.network import Training, traced
+from tinyqnn.search.policy import ROLES, Policy, start_averages
+from tinyqnn.tensor import Tensor
+from tinyqnn.train import History, Hook, Trainer
+
+Target = Union[float, Mapping[str, Union[float, None]]]
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionSearch(Policy):
+    """What QPL found: a Policy, the network, and how the search went.
+
+    model      the network with whole widths, trained
+    course     the learned real width of every vertex at the beginning and after each epoch: {"conv1.quant.weight": 2.7}
+    history    of the training; `history.interrupted` says whether Ctrl-C ended it early
+
+    `draw(figure)` or `save_picture(path)` shows the course as AutoQNN's figure 9 does.
+
+    >>> PrecisionSearch((), course=({"fc.quant.weight": 2.7},)).course[-1]["fc.quant.weight"]
+    2.7
+    """
+
+    model: GraphModule | None = None
+    course: tuple[dict[str, float], ...] = ()
+    history: History = field(default_factory=History)
+
+    def draw(self, figure: Any) -> None:
+        """The widths over the epochs, weights beside activations."""
+        draw_widths(figure, self, self.course)
+
+    def save_picture(self, path: PathLike) -> None:
+        """The course as a PNG file; one that is there is replaced."""
+        with picture.look():
+            figure = picture.figure(10, 4.5)
+            self.draw(figure)
+            picture.save(figure, path)
+
+
+def qpl(
+    model: Module,
+    train: Any,
+    valid: Any = None,
+    *,
+    target_bits: Target = 3.0,
+    policy: Policy | None = None,
+    epochs: int = 10,
+    settled: int | None = None,
+    strength: float = 1.0,
+    bits_lr: float = 0.1,
+    tolerance: float = 0.1,
+    example: Any = None,
+    batch_axis: int = 0,
+    lr: float = 0.01,
+    weight_decay: float = 0.0,
+    optimizer: Any = None,
+    seed: int = 0,
+    checkpoint: PathLike | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+    label: str = "QPL",
+    **more: Any,
+) -> PrecisionSearch:
+    """Learn the width of every vertex whose scheme has a choice; `model` is not changed.
+
+    target_bits    the average to reach, for both roles or as {"weights": 2, "activations": 4}; None for a role leaves
+                   its widths as they are
+    policy         the schemes, and the widths to begin with. None: those in the vertices of `model`; for a float one
+                   ClipQ with 3 bits everywhere, as in AutoQNN's figure 9
+    settled        how many of the last epochs train with whole, fixed widths; a third of them if not given. The widths
+                   are made whole by `learned.rounded`: the average is then at most the target + `tolerance`
+    strength       λ
+    bits_lr        rate of plain gradient descent, which moves the widths. The paper gives none
+    example, lr, … as for `qss`
+
+    Raises ValueError, saying which averages there are, for a target that no widths reach.
+
+    >>> from tinyqnn import data, nn
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 4)).astype(np.float32)
+    >>> found = qpl(nn.Linear(4, 2, rng=rng), data.Split(x, (x[:, 0] > 0).astype(int)), target_bits=2, epochs=6,
+    ...             progress=False)
+    >>> found.average_bits("weights"), found.average_bits("activations")
+    (2.0, 2.0)
+    """
+    if policy is None and isinstance(model, GraphModule) and any(True for _ in model.quantizers()):
+        policy = Policy.of(model)
+    network, example = traced(model, train, example, batch_axis)
+    if policy is None:
+        policy = Policy.of(network).changed({"*": "C-3"})
+    targets = targets_of(policy, target_bits)
+    network = policy.apply(network, example)
+    learned = put_learned(network, [role for role in ROLES if targets[role] is not None])
+    settled = max(1, epochs // 3) if settled is None else settled
+    if not 0 <= settled <= epochs:
+        raise ValueError(f"settled is a number of epochs from 0 to {epochs}, all there are, got {settled}")
+    hook = PrecisionHook(network, targets, strength, bits_lr, tolerance, epochs - settled)
+    settings = {
+        "precision": {
+            "policy": policy.to_json(),
+            "targets": targets,
+            "settled": settled,
+            "strength": strength,
+            "bits_lr": bits_lr,
+            "tolerance": tolerance,
+        }
+    }
+    searched = [module.bits for module in learned.values()]
+    training = Training(lr, weight_decay, optimizer, checkpoint, resume, progress, {"seed": seed, **more})
+    history = training.run(network, searched, hook, train, valid, epochs, label, settings)
+    for slot in network.quantizers():
+        if isinstance(slot.module, LearnedBits):
+            slot.put(slot.module.quantizer)
+    start_averages(network, example)
+    found = Policy.of(network)
+    return PrecisionSearch(found.choices, found.floats, network, tuple(hook.course), history)
+
+
+class PrecisionHook(Hook):
+    """The precision loss, the steps of the widths, and the epoch from which they are whole."""
+
+    def __init__(
+        self,
+        network: GraphModule,
+        targets: Mapping[str, float | None],
+        strength: float,
+        lr: float,
+        tolerance: float,
+        learning: int,
+    ) -> None:
+        self.slots = {role: [slot for slot in network.quantizers() if slot.role == role] for role in ROLES}
+        self.targets = {role: target for role, target in targets.items() if target is not None}
+        self.learned = {slot.name: slot.module for slot in network.quantizers() if isinstance(slot.module, LearnedBits)}
+        self.strength, self.tolerance, self.learning = strength, tolerance, learning
+        bits: list[Tensor] = [module.bits for module in self.learned.values()]
+        self.optimizer = SGD(bits, lr=lr) if bits else None
+        self.course = [self.widths()]
+
+    def widths(self) -> dict[str, float]:
+        """b of every vertex as it is now; the width where it is not learned."""
+        return {
+            slot.name: self.learned[slot.name].bits.item()
+            if slot.name in self.learned
+            else float(slot.module.scheme.bits)
+            for role in ROLES
+            for slot in self.slots[role]
+        }
+
+    def before_epoch(self, trainer: Trainer) -> None:
+        if trainer.epoch == self.learning == 0:
+            self.settle()
+        for module in self.learned.values():
+            module.bits.requires_grad = trainer.epoch < self.learning
+
+    def penalty(self, trainer: Trainer) -> Tensor | None:
+        """λ · Σ over the roles of (b̄ − target)²."""
+        if trainer.epoch >= self.learning:
+            return None
+        total = None
+        for role, target in self.targets.items():
+            count = sum(slot.elements for slot in self.slots[role])
+            average: Any = sum(  # Σ nᵢ bᵢ / Σ nᵢ
+                (self.learned[slot.name].bits if slot.name in self.learned else slot.module.scheme.bits)
+                * (slot.elements / count)
+                for slot in self.slots[role]
+            )
+            if isinstance(average, Tensor):
+                loss = (average - target) ** 2 * self.strength
+                total = loss if total is None else total + loss
+        return total
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.epoch >= self.learning or self.optimizer is None:
+            return
+        self.optimizer.step()
+        for module in self.learned.values():  # kept in the scheme's range
+            module.bits.data[...] = min(max(module.bits.item(), module.widths[0]), module.widths[-1])
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        self.course.append(self.widths())
+        if trainer.epoch == self.learning:
+            self.settle()
+
+    def settle(self) -> None:
+        """Make the widths whole, so that the averages reach their targets."""
+        for role, target in self.targets.items():
+            slots = self.slots[role]
+            now = self.widths()
+            chosen = rounded(
+                [now[slot.name] for slot in slots],
+                [
+                    self.learned[slot.name].widths
+                    if slot.name in self.learned
+                    else range(w := slot.module.scheme.bits, w + 1)
+                    for slot in slots
+                ],
+                [slot.elements for slot in slots],
+                target,
+                self.tolerance,
+            )
+            for slot, width in zip(slots, chosen):
+                if slot.name in self.learned:
+                    self.learned[slot.name].bits.data[...] = width
+
+    def state_dict(self) -> dict[str, Any]:
+        averages = {name: module.averages() for name, module in self.learned.items()}
+        return {"course": self.course, "averages": averages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.course = state["course"]
+        for name, module in self.learned.items():
+            module.load_averages(state["averages"][name])
+
+
+def put_learned(network: GraphModule, roles: Sequence[str]) -> dict[str, LearnedBits]:
+    """A learned width in every vertex of these roles whose scheme has a choice."""
+    found = {}
+    for slot in network.quantizers():
+        if slot.role in roles and learnable(slot.module):
+            found[slot.name] = LearnedBits(slot.module)
+            slot.put(found[slot.name])
+            found[slot.name].train(network.training)
+    return found
+
+
+def targets_of(policy: Policy, target_bits: Target) -> dict[str, float | None]:
+    """The target of each role, checked against what the policy's schemes can reach."""
+    given = dict(target_bits) if isinstance(target_bits, Mapping) else dict.fromkeys(ROLES, target_bits)
+    if unknown := sorted(set(given) - set(ROLES)):
+        raise ValueError(f"targets are for weights and for activations, got {', '.join(map(repr, unknown))}")
+    targets: dict[str, float | None] = {}
+    for role in ROLES:
+        target = given.get(role)
+        quantized = [choice for choice in policy.of_role(role) if choice.letter is not None]
+        targets[role] = None if target is None or not quantized else float(target)
+        if targets[role] is None:
+            continue
+        low, high = reach(policy, role)
+        if not low <= target <= high:  # type: ignore[operator]
+            raise ValueError(
+                f"no widths bring the {role} to {target:g} bits on average: their schemes "
+                f"({', '.join(sorted({c.letter for c in quantized if c.letter}))}) have from {low:.3g} to {high:.3g}; "
+                "choose a target in between, or other schemes"
+            )
+    if all(target is None for target in targets.values()):
+        raise ValueError("there is no width to learn: no vertex is quantized, or no target is given")
+    return targets
+
+
+def reach(policy: Policy, role: str) -> tuple[float, float]:
+    """The least and the greatest average that the schemes of one role can have."""
+    quantized = [choice for choice in policy.of_role(role) if choice.letter is not None]
+    ranges = [SCHEMES[choice.letter].widths for choice in quantized if choice.letter]
+    sizes = [choice.elements for choice in quantized]
+    return average_bits([r[0] for r in ranges], sizes), average_bits([r[-1] for r in ranges], sizes)
+
+
+def draw_widths(figure: Any, policy: Policy, course: Sequence[Mapping[str, float]]) -> None:
+    """Widths over the epochs, one line a vertex, and the average by elements in black."""
+    if not course:
+        raise ValueError("there is no course to draw: no search was run")
+    for axes, role in zip(figure.subplots(1, 2, sharey=True), ROLES):
+        choices = [choice for choice in policy.of_role(role) if choice.vertex in course[0]]
+        for number, choice in enumerate(choices):
+            look = picture.line(number + 1)
+            axes.plot([point[choice.vertex] for point in course], **look, markersize=4, label=choice.feeds)
+        sizes = [choice.elements for choice in choices]
+        mean = [average_bits([point[choice.vertex] for choice in choices], sizes) for point in course]
+        axes.plot(mean, color=picture.INK, linewidth=2.5, label="average")
+        axes.set(title=role, xlabel="epoch")
+        axes.legend(fontsize=7, ncols=2)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.axes[0].set_ylabel("bits")
