@@ -1,0 +1,405 @@
+"""DFQ: as small as a bound on the validation loss allows. Weights learn as ever; how many bits each layer gets is
+learned next to them, by a second gradient on other data.
+
+    minimise G(α)  subject to  L_valid(w*, α) ≤ θ,   w* = argmin_w L_train(w, α)                      DFQ eq. (2)-(4)
+
+Algorithm 1, in its first-order form: after each step of the weights w down ∇_w L_train, one step of α on a batch of
+validation data, down
+
+    ∇_α G          where L_valid ≤ θ   (λ = 0)       there is room: shrink
+    ∇_α L_valid    where L_valid > θ   (λ → ∞)       too small: recover
+
+Afterwards each layer takes its argmax, and the network is trained once more. `relax.py` has the mixture that α weighs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyqnn import optim, random
+from tinyqnn.data.loader import Augment
+from tinyqnn.files.atomic import PathLike
+from tinyqnn.functional import cross_entropy
+from tinyqnn.graph import GraphModule
+from tinyqnn.nn import Module
+from tinyqnn.quant import scheme as _scheme
+from tinyqnn.search.network import OptimizerOf, traced, trainable
+from tinyqnn.search.policy import Policy
+from tinyqnn.search.relax import Relaxed, expected_size, probabilities, relax, start, width
+from tinyqnn.tensor import Tensor
+from tinyqnn.train import Hook, Trainer, evaluate
+from tinyqnn.train.score import Data, Loss, map_state, source_of
+
+
+@dataclass(frozen=True, eq=False)
+class DFQPolicy(Policy):
+    """The policy that DFQ found, and how.
+
+    theta        the bound that was asked for
+    valid_loss   of the network with this policy, after retraining
+    model        that network: float weights, each with its quantizer
+    history      a row an epoch of the search: epoch, valid_loss, size (expected bits of a weight), violated (part of
+                 the α-steps that found the loss above the bound), argmax_bits, probabilities (per vertex)
+    tried        (bits of a weight, validation loss) of every policy that was retrained, this one last
+    """
+
+    theta: float = math.nan
+    valid_loss: float = math.nan
+    model: Any = None
+    history: tuple[dict[str, Any], ...] = ()
+    tried: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def keeps_bound(self) -> bool:
+        """Does the retrained network keep the bound on the validation data? False: no policy that was tried did."""
+        return self.valid_loss <= self.theta
+
+    @property
+    def verdict(self) -> str:
+        """The bound and what became of it, in a sentence."""
+        bits, loss = self.tried[-1]
+        if self.keeps_bound:
+            return f"keeps the bound: validation loss {loss:.4g} ≤ θ = {self.theta:g} at {bits:.2f} bits a weight"
+        told = ", ".join(f"{bits:.2f} bits: {loss:.4g}" for bits, loss in self.tried)
+        return f"no policy that was tried keeps θ = {self.theta:g}; validation loss at {told}"
+
+    def draw(self, figure: Any) -> None:
+        """θ, the validation loss and the size over the epochs of the search; below, the probabilities of each layer."""
+        draw(self.history, self.theta, figure)
+
+
+def dfq(
+    model: Module,
+    train: Data,
+    valid: Data,
+    *,
+    theta: float,
+    example: Any = None,
+    bits: Iterable[int | str] = (1, 8),
+    scheme: str = "C",
+    epochs: int = 10,
+    retrain_epochs: int | None = None,
+    widen: int = 0,
+    keep: Iterable[str] = (),
+    batch_axis: int = 0,
+    optimizer: OptimizerOf | None = None,
+    lr: float = 1e-3,
+    alpha_lr: float = 0.02,
+    batch_size: int = 128,
+    seq_len: int = 35,
+    augment: Augment | None = None,
+    clip_norm: float | None = None,
+    loss: Loss = cross_entropy,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> DFQPolicy:
+    """Search a width for every weight, so that the network is as small as `theta` allows (DFQ, algorithm 1).
+
+    model           float, pretrained or fresh; it is not changed. For text: model(tokens, state) -> (scores, state)
+    train, valid    a Split each, or a text each (a row of token numbers); α is learned on `valid`
+    theta           θ > 0, the bound on the validation loss, in units of `loss`
+    example         what the model is called with, as for `graph.generate`; None: a few examples of `train`
+    bits            the candidates: widths out of 1 … 8 and 32 (float), or notations such as "P-4"
+    scheme          the scheme of widths 2 … 8; width 1 is Binary
+    epochs          of the search; retrain_epochs of the training afterwards (None: as many)
+    widen           how often, while the bound is broken, the vertex whose next wider candidate is the most probable may
+                    take it, and the network be trained again
+    keep            expensive vertices that stay float: names, "first", "last"
+    optimizer       a function of the parameters, for the weights; None: Adam(lr). The rate falls along a cosine. α has
+                    an Adam of its own, at alpha_lr
+    folder          for checkpoints; with `resume` a search that was stopped goes on and ends with the same bits
+
+    Returns a Policy with the retrained network as `.model` and `.history`; `.verdict` says whether the bound is kept.
+    Raises ValueError for candidates, a bound or data that make no sense; KeyboardInterrupt after Ctrl-C.
+
+    >>> from tinyqnn import data, nn
+    >>> rng = np.random.default_rng(0)
+    >>> net = nn.Sequential(nn.Linear(2, 16, rng=rng), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2, rng=rng))
+    >>> x = rng.normal(size=(200, 2)).astype(np.float32)
+    >>> split = data.Split(x, (x[:, 0] > 0).astype(int))
+    >>> found = dfq(net, split, split, theta=0.5, epochs=10, lr=0.02, alpha_lr=0.1, batch_size=50, progress=False)
+    >>> found.keeps_bound, sorted({choice.scheme for choice in found.of_role("weights")})
+    (True, ['B-1'])
+    """
+    notations = candidates(bits, scheme)
+    if not (isinstance(theta, (int, float)) and math.isfinite(theta) and theta > 0):
+        raise ValueError(f"theta is a bound on the validation loss, a number above 0, got {theta!r}")
+    retrain_epochs = epochs if retrain_epochs is None else retrain_epochs
+    if epochs < 1 or retrain_epochs < 0 or widen < 0:
+        raise ValueError(
+            f"epochs is 1 or more, retrain_epochs and widen 0 or more, got {epochs}, {retrain_epochs}, {widen}"
+        )
+    for name, rate in (("lr", lr), ("alpha_lr", alpha_lr)):
+        if not rate > 0:
+            raise ValueError(f"{name} is above 0, got {rate}")
+    _check_data("train", train)
+    _check_data("valid", valid)
+
+    base, example = traced(model, train, example, batch_axis)
+    relaxed, layers = relax(base, notations, _kept(base, keep))
+    x, _ = next(iter(source_of(train, batch_size, seq_len).batches(None)))
+    start(relaxed, layers, base, Tensor(x))
+    search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed)
+    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "bits": list(notations), "epochs": epochs}
+
+    def fit(network: GraphModule, epochs: int, stem: str, label: str, hook: Search | None = None) -> Module:
+        """Train all of a network but α."""
+        called = trainable(network)
+        searched = set() if hook is None else {id(layer.alpha) for layer in layers}
+        weights: list[Tensor] = [p for p in called.parameters() if id(p) not in searched]
+        trainer = Trainer(
+            called, optim.Adam(weights, lr=lr) if optimizer is None else optimizer(weights), loss,
+            optim.CosineAnnealingLR(max(epochs, 1)), batch_size, seq_len, augment, clip_norm=clip_norm, seed=seed,
+            hooks=() if hook is None else (hook,), config=settings,
+        )  # fmt: skip
+        path = None if folder is None else Path(folder) / f"{stem}.npz"
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if trainer.fit(train, valid, epochs, path, resume, progress=progress, label=label).interrupted:
+            raise KeyboardInterrupt(f"{label} stopped" + ("" if path is None else f"; {path} has what was learned"))
+        return called
+
+    fit(relaxed, epochs, "search", "search", search)
+    policy = Policy.of(base).changed({layer.vertex: layer.notations[int(layer.p.argmax())] for layer in layers})
+    base.load_state_dict(relaxed.state_dict(), strict=False)  # the weights as the search left them
+    tried: list[tuple[float, float]] = []
+    while True:
+        network = policy.apply(base, example)
+        called = fit(network, retrain_epochs, f"retrain-{len(tried)}", "retraining")
+        valid_loss = evaluate(called, valid, batch_size, loss, seq_len).loss
+        tried.append((policy.average_bits(), valid_loss))
+        wider = _wider(policy, layers)
+        if valid_loss <= theta or len(tried) > widen or wider is None:
+            break
+        policy, base = policy.changed(wider), network
+    return DFQPolicy(
+        policy.choices, policy.floats, float(theta), valid_loss, network, tuple(search.history), tuple(tried)
+    )
+
+
+class Search(Hook):
+    """The α-steps of algorithm 1: one on a validation batch after each step of the weights.
+
+    L_valid is that of the batch, in evaluation mode: the loss that the bound is about, without dropout, and nothing of
+    the validation data gets into running averages. Its backward pass runs only where the bound is violated.
+    """
+
+    def __init__(
+        self,
+        layers: list[Relaxed],
+        valid: Data,
+        theta: float,
+        loss: Loss = cross_entropy,
+        lr: float = 0.02,
+        batch_size: int = 128,
+        seq_len: int = 35,
+        seed: int = 0,
+    ) -> None:
+        self.layers, self.theta, self.loss = layers, theta, loss
+        self.optimizer = optim.Adam([layer.alpha for layer in layers], lr=lr, betas=(0.5, 0.999))  # as DARTS has it
+        self.valid = _Stream(valid, batch_size, seq_len, np.random.default_rng((seed, 1)))
+        self.steps = self.violations = 0
+        self.history: list[dict[str, Any]] = []
+
+    def before_epoch(self, trainer: Trainer) -> None:
+        for layer in self.layers:
+            layer.alpha.requires_grad = False  # the training loss has no say in α
+
+    def after_step(self, trainer: Trainer) -> None:
+        alphas = [layer.alpha for layer in self.layers]
+        weights = [p for p in trainer.model.parameters() if p.requires_grad]
+        modes = [(module, module.training) for module in trainer.model.modules()]
+        self.optimizer.zero_grad()
+        _require(weights, False)
+        _require(alphas, True)
+        trainer.model.eval()
+        try:
+            valid_loss = self.valid.loss(trainer.model, self.loss)
+            violated = valid_loss.item() > self.theta
+            objective = valid_loss if violated else expected_size(self.layers)  # λ → ∞, λ = 0
+            objective.backward()
+        finally:
+            _require(alphas, False)
+            _require(weights, True)
+            for module, training in modes:
+                module.__dict__["training"] = training
+        self.optimizer.step()
+        self.steps, self.violations = self.steps + 1, self.violations + violated
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        total = sum(layer.elements for layer in self.layers)
+        chosen = sum(layer.elements * layer.bits[int(layer.p.argmax())] for layer in self.layers)
+        self.history.append(
+            {
+                "epoch": trainer.epoch,
+                "valid_loss": trainer.history.rows[-1].get("valid_loss"),
+                "theta": self.theta,
+                "size": expected_size(self.layers).item(),
+                "argmax_bits": chosen / total,
+                "violated": self.violations / max(self.steps, 1),
+                "probabilities": {layer.vertex: layer.p.tolist() for layer in self.layers},
+                "candidates": list(self.layers[0].notations),
+            }
+        )
+        self.steps = self.violations = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),  # α itself is among the model's parameters
+            "valid": self.valid.state_dict(),
+            "steps": self.steps,
+            "violations": self.violations,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.valid.load_state_dict(state["valid"])
+        self.steps, self.violations, self.history = state["steps"], state["violations"], list(state["history"])
+
+
+@dataclass
+class _Stream:
+    """Validation batches without end, each time round in a new order; a text is read again from its beginning."""
+
+    data: Data
+    batch_size: int
+    seq_len: int
+    rng: np.random.Generator
+    number: int = 0
+    carried: Any = None
+    order: str = ""
+    _waiting: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.source = source_of(self.data, self.batch_size, self.seq_len)
+
+    def loss(self, model: Module, loss: Loss) -> Tensor:
+        """The model's loss on the next batch."""
+        if self._waiting is None:
+            self.order = self.order or random.get_state(self.rng)  # from which the same order can be drawn again
+            random.set_state(self.rng, self.order)
+            self._waiting = iter(self.source.batches(self.rng, self.number))
+        found = next(self._waiting, None)
+        if found is None:
+            self.number, self.carried, self.order, self._waiting = 0, None, "", None
+            return self.loss(model, loss)
+        x, y = found
+        outputs, targets, self.carried = self.source.forward(model, x, y, self.carried)
+        self.number += 1
+        return loss(outputs, targets)
+
+    def state_dict(self) -> dict[str, Any]:
+        carried = map_state(lambda tensor: tensor.data, self.carried)
+        order = self.order or random.get_state(self.rng)
+        return {"number": self.number, "carried": carried, "order": order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number, self.order, self._waiting = state["number"], state["order"], None
+        self.carried = map_state(Tensor, state["carried"])
+
+
+def candidates(bits: Iterable[int | str], scheme: str = "C") -> tuple[str, ...]:
+    """The notations of widths, narrow ones first: 1 is Binary, 32 float, what lies between has `scheme`.
+
+    >>> candidates((8, 1)), candidates((2, 4, 32, "P-3"), "R")
+    (('B-1', 'C-8'), ('R-2', 'P-3', 'R-4', 'float'))
+    """
+    if isinstance(bits, (str, int)):
+        bits = (bits,)
+    found: list[str] = []
+    for wanted in bits:
+        if isinstance(wanted, str):
+            found.append("float" if wanted == "float" else _scheme(wanted).notation)
+        elif isinstance(wanted, (bool, np.bool_)) or wanted not in (*range(1, 9), 32):
+            raise ValueError(f"bits: widths are 1 … 8 and 32 for float, or notations such as 'P-4', got {wanted!r}")
+        else:
+            found.append("B-1" if wanted == 1 else "float" if wanted == 32 else _scheme(f"{scheme}-{wanted}").notation)
+    if len(found) < 2:
+        raise ValueError(
+            f"bits: there is nothing to choose with {len(found)} candidates; give two or more, such as (1, 8)"
+        )
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise ValueError(f"bits: {', '.join(twice)} stands there twice")
+    return tuple(sorted(found, key=width))
+
+
+def _wider(policy: Policy, layers: list[Relaxed]) -> dict[str, str] | None:
+    """The most probable next wider candidate, as a change of the policy; None if all are as wide as can be."""
+    found: list[tuple[float, str, str]] = []
+    for layer in layers:
+        place = layer.notations.index(policy[layer.vertex].scheme)
+        if place + 1 < len(layer.notations):
+            following = probabilities(layer.alpha.data[place:])[1]  # of those not narrower
+            found.append((float(following), layer.vertex, layer.notations[place + 1]))
+    return None if not found else {max(found)[1]: max(found)[2]}
+
+
+def _require(parameters: Iterable[Tensor], wanted: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad = wanted
+
+
+def _check_data(name: str, data: Any) -> None:
+    if data is None or (isinstance(data, np.ndarray) and data.size == 0):
+        use = "α is learned on it, and the bound is about it" if name == "valid" else "the weights are learned on it"
+        raise ValueError(
+            f"{name}: there is no such data; {use}: pass a Split or a text, see tinyqnn.data.validation_split"
+        )
+
+
+def _kept(base: GraphModule, keep: Iterable[str]) -> tuple[str, ...]:
+    """Names of vertices that stay float."""
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    names = list(dict.fromkeys(choice.feeds for choice in Policy.of(base).of_role("weights")))
+    ends = {"first": names[:1], "last": names[-1:]}
+    if unknown := [name for name in keep if name not in names and name not in ends]:
+        raise ValueError(f"keep: {', '.join(unknown)} is no expensive vertex; there are {', '.join(names)}")
+    kept = tuple(found for name in keep for found in ends.get(name, [name]))
+    if set(names) <= set(kept):
+        raise ValueError("there is no weight to search a width for; let fewer layers stay float")
+    return kept
+
+
+def draw(history: Sequence[dict[str, Any]], theta: float, figure: Any) -> None:
+    """Draw a search on an empty Figure: the loss and its bound, the size, and each layer's probabilities.
+
+    >>> from tinyqnn import picture
+    >>> row = {"epoch": 1, "valid_loss": 0.4, "size": 4.5, "argmax_bits": 1.0, "candidates": ["B-1", "C-8"],
+    ...        "probabilities": {"fc.quant.weight": [0.6, 0.4]}}
+    >>> made = picture.figure(6, 4); draw([row], 0.5, made); len(made.axes)
+    3
+    """
+    from tinyqnn import picture
+
+    epochs = [row["epoch"] for row in history]
+    names = list(history[-1]["probabilities"])
+    grid = figure.add_gridspec(2, max(2, len(names)))
+    half = max(2, len(names)) // 2
+    losses, sizes = figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])
+    losses.plot(epochs, [row["valid_loss"] for row in history], **picture.line(0), label="validation loss")
+    losses.axhline(theta, color=picture.RED, linestyle="--", label="bound θ")
+    losses.set(xlabel="epoch", ylim=(0, None))
+    losses.legend()
+    sizes.plot(epochs, [row["size"] for row in history], **picture.line(1), label="expected, G(α)")
+    sizes.plot(epochs, [row["argmax_bits"] for row in history], **picture.line(2), label="of the argmax")
+    sizes.set(xlabel="epoch", ylabel="bits of a weight", ylim=(0, None))
+    sizes.legend()
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(grid[1, place])
+        for number, notation in enumerate(history[-1]["candidates"]):
+            shares = [row["probabilities"][name][number] for row in history]
+            axes.plot(epochs, shares, **picture.line(number), markersize=3, label=notation)
+        axes.set(ylim=(0, 1), title=name.replace(".quant", ""), xlabel="epoch")
+        axes.title.set_fontsize(8)
+        if place == 0:
+            axes.set_ylabel("probability")
+            axes.legend(fontsize=8)
