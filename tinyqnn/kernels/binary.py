@@ -20,7 +20,7 @@ import numpy as np
 from tinyqnn.kernels.count import count_xor
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
-from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.product import BIT_ROWS, COLS, UNIT, WIDTH, IntegerGemm, Rows, by_taps, in_units, panels
 from tinyqnn.kernels.simd import (
     HAS_POPCOUNT,
     apply,
@@ -38,7 +38,7 @@ __all__ = ["BinaryGemm"]
 
 Array = np.ndarray
 
-BLOCK = 64  # words of k at a time: 8 kB of a panel, and as much of a tile's rows, stay in the L1 cache
+BLOCK = 64  # units of k at a time: 8 kB of a panel, and as much of a tile's rows, stay in the L1 cache
 
 
 @jit(forceinline=True)
@@ -116,8 +116,9 @@ class BinaryGemm(IntegerGemm):
             return
         words = np.empty((n, taps * words_of(c)), np.uint64)
         pack_signs(signs.reshape(n * taps, c), np.arange(n * taps) * words_of(c), words.reshape(-1))
-        self.panels = empty_words(-(-n // WIDTH) * WIDTH * words.shape[1])
-        self.panels[...] = panels(words[None], WIDTH).reshape(-1)
+        units = words.view(UNIT)
+        self.panels = empty_words(-(-n // WIDTH) * WIDTH * words.shape[1]).view(UNIT)
+        self.panels[...] = panels(units[None], WIDTH).reshape(-1)
 
     def pack(self, x: Any) -> Rows:
         """Signs (M, K), one bit each."""
@@ -150,6 +151,7 @@ class BinaryGemm(IntegerGemm):
     def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
         multiply = _multiply_tile if packed.shape[0] > BIT_ROWS // 2 else _multiply_row
         start = (self.start if packed.start is None else packed.start)[0]
+        data, places, walk, _ = in_units(packed)
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
             multiply(
@@ -157,9 +159,9 @@ class BinaryGemm(IntegerGemm):
                 i1,
                 j0,
                 j1,
-                packed.data,
-                packed.places,
-                packed.walk,
+                data,
+                places,
+                walk,
                 self.panels,
                 start.reshape(-1),
                 len(start),

@@ -36,7 +36,7 @@ import numpy as np
 from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
-from tinyqnn.kernels.product import BIT_ROWS, COLS, WIDTH, IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.product import BIT_ROWS, COLS, UNIT, WIDTH, IntegerGemm, Rows, by_taps, in_units, panels
 from tinyqnn.kernels.simd import (
     HAS_POPCOUNT,
     add_to_rows,
@@ -55,7 +55,7 @@ __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
 Array = np.ndarray
 
-BLOCK = 64  # words of k at a time, over all planes
+BLOCK = 64  # units of k at a time, over all planes
 KINDS = ("binary", "ternary", "signed", "unsigned", "midrise", "zoom", "residual")
 
 
@@ -278,8 +278,8 @@ class BitSerialGemm(IntegerGemm):
         depth = taps * words_of(c)
         words, places = np.empty((planes, n, depth), np.uint64), np.arange(n * taps) * words_of(c)
         pack_rows(octets.reshape(n * taps, c), self.alphabet.planes, places, words.reshape(-1), n * depth)
-        self.panels = empty_words(planes * -(-n // WIDTH) * WIDTH * depth)
-        self.panels[...] = panels(words, WIDTH).reshape(-1)
+        self.panels = empty_words(planes * -(-n // WIDTH) * WIDTH * depth).view(UNIT)
+        self.panels[...] = panels(words.view(UNIT), WIDTH).reshape(-1)
 
     @property
     def weight_sums(self) -> Array:
@@ -341,6 +341,7 @@ class BitSerialGemm(IntegerGemm):
         pairs, constant = plan_pairs(w, x), self.alphabet.constant
         x_planes, x_weights = (np.array(column, np.int64) for column in zip(*x))
         start = (self.start if packed.start is None else packed.start)[part]
+        data, places, walk, plane_size = in_units(packed)
 
         def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
             multiply(
@@ -348,10 +349,10 @@ class BitSerialGemm(IntegerGemm):
                 i1,
                 j0,
                 j1,
-                packed.data,
-                packed.places,
-                packed.walk,
-                packed.plane_size,
+                data,
+                places,
+                walk,
+                plane_size,
                 self.panels,
                 planes,
                 pairs,

@@ -139,13 +139,11 @@ def cut(m: int, n: int, width: int) -> list[tuple[int, int, int, int]]:
     """
     threads = get_num_threads()
     rows, columns = m, n
-    if threads > 1:
+    if threads > 1:  # eight blocks each: a thread that wakes late, or is held up, costs a sixteenth
         if m >= 8 * ROWS * threads:
-            rows = min(256, -(-m // (4 * threads * ROWS)) * ROWS)
+            rows = -(-m // (8 * threads * ROWS)) * ROWS
         elif n > width:
             columns = max(1, -(-n // (4 * threads * width))) * width
-    else:
-        rows = 256
     return [(i, min(i + rows, m), j, min(j + columns, n)) for i in range(0, m, rows) for j in range(0, n, columns)]
 
 
@@ -157,4 +155,19 @@ def panels(numbers: Array, width: int) -> Array:
     return padded.reshape(planes, -1, width, depth).transpose(1, 0, 3, 2)
 
 
-WIDTH = COLS * WORDS  # columns in a panel of 64-bit words
+# What a lane holds. Sums of 32 bits need no narrowing at the end and lie twice as close; carry-save counting (count.py)
+# wants long words, of which it counts one in eight.
+UNIT = np.uint32 if HAS_POPCOUNT else np.uint64
+UNITS = 64 // (8 * np.dtype(UNIT).itemsize)  # in a word
+WIDTH = COLS * WORDS * UNITS  # columns in a panel of such units
+
+
+def in_units(packed: Rows) -> tuple[Array, Array, Array, int]:
+    """Packed words as the units of the lanes: data, places, walk and plane_size of them.
+
+    >>> data, places, walk, _ = in_units(Rows((1, 128), np.zeros(2, np.uint64), np.zeros(1, int), np.arange(2)))
+    >>> len(data) == len(walk) == 2 * UNITS
+    True
+    """
+    walk = (UNITS * packed.walk[:, None] + np.arange(UNITS)).reshape(-1)
+    return packed.data.view(UNIT), UNITS * packed.places, walk, UNITS * packed.plane_size

@@ -720,7 +720,10 @@ def add_to_rows(typingctx: Any, acc: Any, numbers: Any, i: Any, last: Any) -> An
         for r in range(acc.rows):
             place = builder.add(i_, ir.Constant(i_.type, r))
             place = builder.select(builder.icmp_signed("<", place, last_), place, last_)
-            number = _int_splat(builder, acc.element, builder.load(_at(builder, base, place)))
+            number = builder.load(_at(builder, base, place))
+            if acc.element.bits < 64:
+                number = builder.trunc(number, ir.IntType(acc.element.bits))
+            number = _int_splat(builder, acc.element, number)
             for k in range(r * acc.cols, (r + 1) * acc.cols):
                 acc_ = builder.insert_value(acc_, builder.add(builder.extract_value(acc_, k), number), k)
         return acc_
