@@ -2,8 +2,8 @@
 
 The network is the paper's with 8 channels in the place of 64; the last layer stays float, as there. CIFAR-10 is a part
 of it, and of a copy that went through JPEG. QSS, fine and coarse, chooses among the eight schemes at 3 bits. QPL learns
-ClipQ's widths for an average of 3. "B-1/3" in the paper is Binary for weights and ClipQ for activations, "P-3/3" is PotQ
-for both.
+ClipQ's widths for an average of 3. "B-1/3" in the paper is Binary for weights and ClipQ for activations, "P-3/3" is
+PotQ for both.
 
 Every policy, searched or single, is put into the same float network of its seed and retrained alike; FP32 is that
 network trained on for as long. The paper's own courses are read from its text: fine QSS takes P-3 for all weights, R-3
