@@ -1,4 +1,4 @@
-"""QPL: averages reach their targets, the losses and gradients are eqs. (5) and (6), and a search resumes bit for bit."""
+"""QPL: averages reach their targets, the losses are eq. (6), gradients eq. (5), a search resumes bit for bit."""
 
 from __future__ import annotations
 

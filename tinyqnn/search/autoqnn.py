@@ -1,0 +1,161 @@
+"""AutoQNN from end to end (algorithm 2): rewrite the graph, find the schemes, then learn the widths while retraining.
+
+QAG    a quantizing vertex on every edge into an expensive vertex                                §5.1
+QSS    which scheme where                                                                        §3.2
+QPL    how many bits where, trained on to the end                                                §4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinyqnn import picture
+from tinyqnn.files.atomic import PathLike
+from tinyqnn.graph import GraphModule
+from tinyqnn.nn import Module
+from tinyqnn.quant import scheme
+from tinyqnn.search.policy import ROLES, Policy
+from tinyqnn.search.qpl import PrecisionSearch, Target, draw_widths, qpl, reach
+from tinyqnn.search.qss import Candidates, SchemeSearch, candidates_by_role, default_candidates, draw_course, qss
+from tinyqnn.train import History
+
+
+@dataclass(frozen=True, eq=False)
+class AutoQNN(Policy):
+    """What AutoQNN found: a Policy, the network, and how both searches went.
+
+    model        the quantized network, trained
+    schemes      what QSS found, a `SchemeSearch`
+    precision    what QPL found, a `PrecisionSearch`; None if the schemes leave no choice of width
+    interrupted  whether Ctrl-C ended it early; call again with the same folder to go on
+
+    >>> AutoQNN(()).interrupted
+    False
+    """
+
+    model: GraphModule | None = None
+    schemes: SchemeSearch = field(default_factory=lambda: SchemeSearch(()))
+    precision: PrecisionSearch | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        searches = [self.schemes, self.precision]
+        return any(search is not None and search.history.interrupted for search in searches)
+
+    @property
+    def history(self) -> History:
+        """Of the last training."""
+        return self.schemes.history if self.precision is None else self.precision.history
+
+    def save_picture(self, path: PathLike) -> None:
+        """The probabilities of the schemes and the course of the widths in one PNG file."""
+        rows = -(-len(self.schemes.course[0]) // 4)
+        with picture.look():
+            figure = picture.figure(10, 5 + 2.2 * rows)
+            top, bottom = figure.subfigures(2, 1, height_ratios=[1 + 2.2 * rows, 4])
+            draw_course(top, self.schemes.course)
+            if self.precision is not None:
+                draw_widths(bottom, self.precision, self.precision.course)
+            picture.save(figure, path)
+
+
+def autoqnn(
+    model: Module,
+    train: Any,
+    valid: Any = None,
+    target_bits: Target = 2.0,
+    *,
+    candidates: Candidates = None,
+    search_bits: int = 3,
+    fine: bool = True,
+    keep: Iterable[str] = (),
+    search_epochs: int = 5,
+    epochs: int = 10,
+    search: Mapping[str, Any] | None = None,
+    precision: Mapping[str, Any] | None = None,
+    folder: PathLike | None = None,
+    resume: bool = True,
+    **training: Any,
+) -> AutoQNN:
+    """Quantize a trained float network to an average of `target_bits`; `model` is not changed.
+
+    target_bits    the average for weights and activations, or {"weights": 2, "activations": 4}; None for a role leaves
+                   it float
+    candidates     as for `qss`; by default AutoQNN's eight schemes at `search_bits`. Those that cannot be as narrow as
+                   the target are left out
+    fine           search for a scheme a vertex; False: one for all weights and one for all activations
+    keep           expensive vertices that stay float: names, "first", "last"
+    search_epochs  of QSS; `epochs` of QPL, the last third of them with whole, fixed widths
+    search         more for `qss`: temperature, exponent, state_lr
+    precision      more for `qpl`: strength, bits_lr, settled, tolerance
+    folder         where the checkpoints qss.npz and qpl.npz go; what is there is gone on from, unless not `resume`
+    training       for both, see `qss`: lr, batch_size, seed, augment, example, progress, …
+
+    Raises ValueError for a target that no candidate reaches and for an empty candidate set.
+
+    >>> import numpy as np
+    >>> from tinyqnn import data, nn
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 4)).astype(np.float32)
+    >>> policy = autoqnn(nn.Linear(4, 2, rng=rng), data.Split(x, (x[:, 0] > 0).astype(int)), target_bits=2,
+    ...                  search_epochs=1, epochs=3, progress=False)
+    >>> policy.average_bits("weights") <= 2.1, Policy.of(policy.apply(nn.Linear(4, 2), x[:2])) == policy
+    (True, True)
+    """
+    targets, sides = fitting(target_bits, candidates if candidates is not None else default_candidates(search_bits))
+    folder = None if folder is None else Path(folder)
+    checkpoint = {"checkpoint": None if folder is None else folder / "qss.npz", "resume": resume}
+    schemes = qss(
+        model, train, valid, candidates=sides, fine=fine, keep=keep, epochs=search_epochs,
+        **{**training, **(search or {}), **checkpoint},
+    )  # fmt: skip
+    found = AutoQNN(schemes.choices, schemes.floats, schemes.model, schemes)
+    if schemes.history.interrupted:
+        return found
+    assert schemes.model is not None
+    reachable = {
+        role: min(target, reach(schemes, role)[1])  # the schemes may all be narrower than the target
+        for role, target in targets.items()
+        if target is not None and any(choice.letter for choice in schemes.of_role(role))
+    }
+    checkpoint["checkpoint"] = None if folder is None else folder / "qpl.npz"
+    learned = qpl(
+        schemes.model, train, valid, target_bits=reachable, epochs=epochs,
+        **{**training, **(precision or {}), **checkpoint},
+    )  # fmt: skip
+    return AutoQNN(learned.choices, learned.floats, learned.model, schemes, learned)
+
+
+def fitting(
+    target_bits: Target, candidates: Candidates
+) -> tuple[dict[str, float | None], dict[str, tuple[str, ...] | None]]:
+    """The target of each role, and the candidates that can be as narrow as that.
+
+    >>> fitting({"weights": 1}, ["B-1", "C-3", "P-3"])
+    ({'weights': 1.0, 'activations': None}, {'weights': ('B-1', 'C-3'), 'activations': None})
+    """
+    given = dict(target_bits) if isinstance(target_bits, Mapping) else dict.fromkeys(ROLES, target_bits)
+    if unknown := sorted(set(given) - set(ROLES)):
+        raise ValueError(f"targets are for weights and for activations, got {', '.join(map(repr, unknown))}")
+    targets: dict[str, float | None] = {}
+    sides: dict[str, tuple[str, ...] | None] = {}
+    asked = candidates_by_role(candidates)
+    for role in ROLES:
+        target, names = given.get(role), asked[role]
+        targets[role] = None if target is None else float(target)
+        sides[role] = None if target is None else names
+        if target is None or names is None:
+            continue
+        widths = [scheme(name).widths for name in names]
+        sides[role] = tuple(name for name, r in zip(names, widths) if r[0] <= target)
+        if not sides[role] or target > max(r[-1] for r in widths):
+            raise ValueError(
+                f"no candidate brings the {role} to {target:g} bits on average: they have from "
+                f"{min(r[0] for r in widths)} to {max(r[-1] for r in widths)}; choose a target in between"
+            )
+    if all(names is None for names in sides.values()):
+        raise ValueError("there is nothing to search for: no role has both a target and candidates")
+    return targets, sides
