@@ -52,14 +52,21 @@ def times(axes: Any, results: dict[str, Any]) -> None:
         y = row["seconds"]["tinyqnn"]["best"] * 1e3
         axes.plot(size[row["name"]], y, marker, color=colour, markersize=9)
         place = {"xytext": (0, 9), "ha": "center", "va": "bottom"} if row["name"] == "shifts" else {"xytext": (9, -4)}
-        axes.annotate(name, (size[row["name"]], y), textcoords="offset points", **{"va": "center", **place})
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.annotate(name, (size[row["name"]], y), textcoords="offset points", bbox=box, **{"va": "center", **place})
     x, y = 4e-6 * k * n, min(row["seconds"]["numpy"]["best"] for row in rows) * 1e3
     axes.plot(x, y, "X", color=INK, markersize=9)
     axes.annotate("float32\nNumPy", (x, y), xytext=(0, -9), textcoords="offset points", va="top", ha="center")
     line = np.array([1.0, 130.0])
     axes.plot(line, line * 1e9 / results["host"]["read_bytes_per_second"], ":", color=GREY, label="reading the bytes")
+    fastest = min(row["seconds"]["tinyqnn"]["best"] for row in rows) * 1e3
     axes.set(
-        xscale="log", yscale="log", xlim=(1, 150), xlabel="bytes of the weights (MB)", ylabel="time of a product (ms)"
+        xscale="log",
+        yscale="log",
+        xlim=(1, 150),
+        ylim=(0.5 * fastest, None),
+        xlabel="bytes of the weights (MB)",
+        ylabel="time of a product (ms)",
     )
     axes.set_xticks([2, 4, 8, 16, 67], ["2", "4", "8", "17", "67"])
     axes.set_xticks([], minor=True)
