@@ -17,6 +17,10 @@ import tinyqnn
 # Public names without an example: what has to be subclassed, is only ever received, or reads a file that must be there.
 WITHOUT_EXAMPLE = {
     "data.catalogue",
+    "deploy.Agreement",
+    "deploy.First",
+    "deploy.Packed",
+    "deploy.load",
     "files.load_arrays",
     "files.load_safetensors",
     "files.load_state",

@@ -26,6 +26,7 @@ __all__ = [
     "checks",
     "data",
     "default_rng",
+    "deploy",
     "files",
     "functional",
     "graph",

@@ -1,0 +1,242 @@
+"""Packed and quantized models give the same codes, whatever the schemes, on every kind of network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinyqnn as tq
+from tinyqnn import deploy, graph, kernels, models, nn, quant
+from tinyqnn import functional as F
+
+WEIGHTS = ("B-1", "T-2", "Q-2", "F-3", "R-2", "Z-2", "C-1", "C-3", "P-3", "P-4", "U-3", "F-8", "C-8", "Z-8")
+ACTIVATIONS = ("F-3", "R-1", "R-2", "Z-3", "C-1", "C-3", "P-2", "P-4", "U-4", "PACT-3", "PACT-8", "C-8")
+NEAR = 1e-4  # steps: what rounding in float32 sums may make of a number that lies exactly on an edge
+
+
+class Convolutions(nn.Module):
+    """Strided, padded, dilated, depthwise and grouped, a residual addition, pooling of each kind, linear layers."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(2, 4, 3, padding=1, bias=False, rng=rng), nn.BatchNorm2d(4)
+        self.depthwise, self.bn2 = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, rng=rng), nn.BatchNorm2d(4)
+        self.grouped = nn.Conv2d(4, 4, (3, 2), padding=(1, 0), groups=2, rng=rng)
+        self.conv2, self.bn3 = nn.Conv2d(4, 6, 3, 2, 1, bias=False, rng=rng), nn.BatchNorm2d(6)
+        self.fc1, self.fc2 = nn.Linear(6 * 2 * 1, 8, rng=rng), nn.Linear(8, 3, rng=rng)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2, padding=1)
+        y = self.bn2(self.depthwise(x))
+        x = F.relu(x + y)
+        x = F.avg_pool2d(self.grouped(x), 2, padding=1)
+        x = F.max_pool2d(F.relu(self.bn3(self.conv2(x))), 2, 1)
+        return self.fc2(F.sigmoid(self.fc1(x.flatten(1))))
+
+
+class Words(nn.Module):
+    def __init__(self, rng):
+        super().__init__()
+        self.embedding = nn.Embedding(11, 5, rng=rng)
+        self.lstm = nn.LSTM(5, 6, num_layers=2, rng=rng)
+        self.decoder = nn.Linear(6, 11, rng=rng)
+
+    def forward(self, tokens, state=None):
+        x, state = self.lstm(self.embedding(tokens), state)
+        return self.decoder(x), state
+
+
+def settled(model, rng):
+    """The model with batch norms and biases as after training, some factors negative."""
+    for name, buffer in model.named_buffers():
+        if "running_mean" in name:
+            buffer[...] = 0.1 * rng.normal(size=buffer.shape)
+        if "running_var" in name:
+            buffer[...] = rng.uniform(0.3, 2, size=buffer.shape)
+    for _, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.data[...] = rng.normal(size=parameter.shape)
+    return model
+
+
+def images(rng, shape=(3, 2, 15, 14)):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def convolutions(rng, weights, activations, keep=()):
+    """A quantized model, packed, and images it has not seen."""
+    model = settled(Convolutions(rng), rng)
+    qmodel = graph.generate(model, images(rng), weights=weights, activations=activations, keep=keep).eval()
+    return qmodel, deploy.pack(qmodel), images(rng)
+
+
+def agrees(found):
+    """Equal codes, or a first difference that lies on an edge."""
+    assert found.compared > 0
+    assert found.equal or found.first.edge < NEAR, str(found)
+    assert found.outputs < 1e-5 or not found.equal, str(found)
+    return True
+
+
+@pytest.mark.parametrize("activations", ACTIVATIONS)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_every_pair_of_schemes_agrees_on_convolutions(rng, weights, activations):
+    qmodel, packed, x = convolutions(rng, weights, activations)
+    assert agrees(deploy.agreement(qmodel, packed, x))
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_scales_of_channels_agree(rng, weights):
+    per_channel = quant.scheme(weights, axis=0)
+    qmodel, packed, x = convolutions(rng, per_channel, "C-3")
+    assert agrees(deploy.agreement(qmodel, packed, x))
+
+
+def test_scales_that_cannot_leave_the_sums_stay_float(rng):
+    """One scale an input channel, of weights or of activations: products in float, codes all the same."""
+    for weights, activations in ((quant.ClipQ(3, axis=1), "C-3"), ("C-3", quant.ClipQ(3, axis=1))):
+        qmodel, packed, x = convolutions(rng, weights, activations)
+        assert deploy.agreement(qmodel, packed, x).equal
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "keep"),
+    [("C-3", "C-3", ("first", "last")), ("C-3", None, ()), (None, "C-3", ()), ("P-3", "Z-2", ("depthwise", "fc1"))],
+)
+def test_what_is_left_in_float_is_the_same_to_the_last_bit(rng, weights, activations, keep):
+    qmodel, packed, x = convolutions(rng, weights, activations, keep)
+    found = deploy.agreement(qmodel, packed, x)
+    assert found.equal or found.first.edge < NEAR
+    if weights is None or activations is None:
+        assert found.outputs == 0
+
+
+def powers_of_two(rng):
+    """F-b everywhere, and numbers that float32 adds up without rounding: every sum of the model is exact."""
+    model = Convolutions(rng)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.data[...] = rng.integers(-8, 9, size=parameter.shape) / (1 if "bn" in name else 8)
+    for name, buffer in model.named_buffers():
+        if "running_mean" in name:
+            buffer[...] = rng.integers(-4, 5, size=buffer.shape) / 8
+        if "running_var" in name:
+            buffer[...] = 0.25 - np.float32(1e-5)
+    qmodel = graph.generate(model, images(rng), weights="F-3", activations="F-3").eval()
+    return qmodel, deploy.pack(qmodel), images(rng)
+
+
+def test_with_powers_of_two_all_is_equal(rng):
+    qmodel, packed, x = powers_of_two(rng)
+    found = deploy.agreement(qmodel, packed, x)
+    assert found.equal, str(found)
+    np.testing.assert_array_equal(packed(x), qmodel(tq.Tensor(x)).data)
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations"),
+    [("C-3", "C-3"), ("B-1", "C-2"), ("R-2", "Z-3"), ("P-4", "F-4"), ("F-2", "F-3"), ("C-2", "C-8"), ("C-3", None)],
+)
+def test_lstms_and_embeddings_agree(rng, weights, activations):
+    tokens = rng.integers(0, 11, (5, 3))
+    state = tuple(tq.Tensor(0.5 * images(rng, (2, 3, 6))) for _ in range(2))
+    qmodel = graph.generate(Words(rng), (tokens, state), weights=weights, activations=activations, batch_axis=1).eval()
+    packed = deploy.pack(qmodel, (tokens, state))
+    found = deploy.agreement(qmodel, packed, tokens, state)
+    assert found.equal or found.first.edge < NEAR
+    assert found.outputs < 1e-5
+    assert len(found.vertices) == (5 if activations else 0)
+    longer = rng.integers(0, 11, (7, 2)), tuple(tq.Tensor(images(rng, (2, 2, 6))) for _ in range(2))
+    assert agrees(deploy.agreement(qmodel, packed, *longer)) if activations else True
+
+
+def test_a_state_that_starts_from_zeros_is_not_encoded_there(rng):
+    tokens = rng.integers(0, 11, (4, 3))
+    qmodel = graph.generate(Words(rng), tokens, weights="C-2", activations="C-2", batch_axis=1).eval()
+    packed = deploy.pack(qmodel)
+    assert agrees(deploy.agreement(qmodel, packed, tokens))
+    assert packed.trace(tokens)["lstm.quant.hidden"].shape == (3, 3, 6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lenet-bn", "resnet8-8", "separable-8", "vgg-8", "fcdnn-32-3", pytest.param("mobilenet", marks=pytest.mark.slow)],
+)
+def test_the_papers_networks_agree(rng, name):
+    shape = {"lenet-bn": (1, 28, 28), "separable-8": (1, 28, 28), "fcdnn-32-3": (1, 8, 8)}.get(name, (3, 32, 32))
+    model = models.create(name, channels=shape[0], classes=10, in_features=int(np.prod(shape)), rng=rng)
+    x = images(rng, (2, *shape))
+    qmodel = graph.generate(settled(model, rng), x, weights="P-3", activations="Z-3").eval()
+    assert agrees(deploy.agreement(qmodel, deploy.pack(qmodel), images(rng, (2, *shape))))
+
+
+@pytest.mark.parametrize(("weights", "activations"), [("B-1", "C-1"), ("C-2", "C-2"), ("P-4", "Z-3"), ("R-2", "U-8")])
+def test_the_reference_kernels_give_the_same(rng, weights, activations):
+    qmodel, packed, x = convolutions(rng, weights, activations)
+    codes, y = packed.trace(x), packed(x)
+    with kernels.using("reference"):
+        slow = deploy.pack(qmodel)
+        for name, found in slow.trace(x).items():
+            np.testing.assert_array_equal(found, codes[name])
+        np.testing.assert_array_equal(slow(x), y)
+
+
+def test_a_batch_of_another_size_and_every_input_kind(rng):
+    _, packed, x = convolutions(rng, "C-2", "C-2")
+    y = packed(x)
+    assert isinstance(y, np.ndarray)
+    assert isinstance(packed(tq.Tensor(x)), tq.Tensor)
+    np.testing.assert_array_equal(packed(np.concatenate([x, x]))[: len(x)], y)
+    for i in range(len(x)):
+        np.testing.assert_array_equal(packed(x[i : i + 1]), y[i : i + 1])
+    with pytest.raises(ValueError, match="cannot change"):
+        packed(x[:, :, :9])
+    with pytest.raises(TypeError, match="float32"):
+        packed(x.astype(np.float64))
+    with pytest.raises(ValueError, match="NaN"):
+        packed(x * np.nan)
+
+
+def test_a_difference_is_named(rng):
+    """One code of one weight changed: the first vertex behind it, its channel, the number and both codes."""
+    qmodel, packed, x = convolutions(rng, "C-3", "C-3")
+    weight = next(layer for layer in packed.layers if layer.name == "conv2").coded["weight"]
+    weight.codes[5] = -weight.codes[5] - 1
+    spoiled = deploy.Packed(packed.layers, packed.inputs, packed.outputs, packed.lengths)
+    found = deploy.agreement(qmodel, spoiled, x)
+    assert not found.equal
+    assert found.first.vertex == "fc1.quant.input"
+    assert found.first.model != found.first.packed
+    assert found.first.index[1] // 2 == 5  # channel 5 of (6, 2, 1)
+    assert "first at fc1.quant.input, channel" in str(found)
+
+
+def test_a_wrong_packing_is_not_handed_out(rng, monkeypatch):
+    """Given an example, pack compares; here the folded norm has been spoiled."""
+    from tinyqnn.deploy import lower
+
+    original = lower.fold
+    qmodel, _, x = convolutions(rng, "C-3", "C-3")
+    monkeypatch.setattr(lower, "fold", lambda *args: tuple(array + np.float32(0.5) for array in original(*args)))
+    with pytest.raises(RuntimeError, match="does not agree"):
+        deploy.pack(qmodel, x)
+
+
+def test_what_cannot_be_packed_is_named(rng):
+    with pytest.raises(TypeError, match=r"graph\.generate"):
+        deploy.pack(nn.Linear(2, 2))
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(RuntimeError, match="has seen no batch"):
+        deploy.pack(graph.generate(nn.Linear(3, 2, rng=rng), x, weights="C-2", activations="C-2"))
+
+    class Powers(nn.Module):
+        def forward(self, x):
+            return x**3
+
+    with pytest.raises(ValueError, match="no packed form of Pow"):
+        deploy.pack(graph.generate(Powers(), x + 1))
+
+    qmodel = graph.generate(nn.Linear(3, 2, rng=rng), x + rng.normal(size=x.shape).astype("f"), weights="C-2")
+    next(qmodel.quantizers()).put(nn.Identity())
+    with pytest.raises(ValueError, match="no scheme of a fixed width"):
+        deploy.pack(qmodel)

@@ -1,0 +1,236 @@
+"""The engine runs a list of layers: whole numbers wherever both factors are codes, the model's functions elsewhere.
+
+Where a product of codes flows, through ReLU, pooling and reshaping alone, into the next quantizing vertex, no real
+number is computed in between: the sums step up the stairs of `stairs.py` and come out as codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyqnn import kernels
+from tinyqnn.deploy.layers import PLAIN, Layer
+from tinyqnn.deploy.operand import Coded
+from tinyqnn.deploy.product import Product, Window, integer
+from tinyqnn.deploy.recurrent import run_lstm
+from tinyqnn.deploy.stairs import FloatStairs, IntegerStairs, few_edges
+from tinyqnn.graph.lengths import resolve
+from tinyqnn.graph.vertices import Port
+from tinyqnn.kernels import channels
+from tinyqnn.tensor import Tensor, no_grad
+
+Array = np.ndarray
+Values = dict[str, Any]
+Step = Callable[[Values, list[int]], None]
+
+ON_CODES = ("relu", "max_pool2d", "flatten", "reshape")  # what may lie between a product and the next codes
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A product, what lies between, and the quantizing vertex at the end."""
+
+    product: Layer
+    between: tuple[Layer, ...]
+    quantize: Layer
+
+
+class Engine:
+    """Runs layers on arrays. What it prepares for that, packed weights and stairs, it makes when it is first needed."""
+
+    def __init__(self, layers: list[Layer], kept: set[str]) -> None:
+        """`kept` are the names of the layers whose values are wanted in the end."""
+        self.layers = {layer.name: layer for layer in layers}
+        self.steps: list[tuple[Step, tuple[str, ...]]] = []
+        users: dict[str, list[Layer]] = {layer.name: [] for layer in layers}
+        for layer in layers:
+            for argument in layer.arguments:
+                if isinstance(argument, Port):
+                    users[argument.vertex].append(layer)
+        fused = {f.quantize.name: f for f in (self._fusible(layer, users, kept) for layer in layers) if f is not None}
+        inside = {layer.name for f in fused.values() for layer in (f.product, *f.between)}
+        runs: list[tuple[Layer, Step, tuple[str, ...]]] = []
+        for layer in layers:
+            if layer.name not in inside:
+                found = fused.get(layer.name)
+                source = found.product if found else layer
+                needs = tuple(a.vertex for a in source.arguments if isinstance(a, Port))
+                runs.append((layer, self._fused_step(found) if found else self._step(layer), needs))
+        last: dict[str, int] = {}
+        for place, (layer, _, needs) in enumerate(runs):
+            last.update(dict.fromkeys((*needs, layer.name), place))
+        for place, (_, step, _) in enumerate(runs):
+            done = tuple(name for name, end in last.items() if end == place and name not in kept)
+            self.steps.append((step, done))
+
+    def run(self, inputs: list[Array], lengths: list[int], keep: set[str] | None = None) -> Values:
+        """The values that are kept, and those named in `keep`, by layer."""
+        values: Values = {"": inputs}
+        with no_grad():
+            for step, done in self.steps:
+                step(values, lengths)
+                for name in done:
+                    if keep is None or name not in keep:
+                        del values[name]
+        return values
+
+    def _coded(self, layer: Layer) -> Coded | None:
+        """The scheme of the codes that flow into a layer first."""
+        return self.layers[layer.arguments[0].vertex].coded.get("x")
+
+    def _fusible(self, quantize: Layer, users: dict[str, list[Layer]], kept: set[str]) -> Fused | None:
+        """The way back from a quantizing vertex to a product of codes, if nothing else needs what lies on it."""
+        if quantize.op != "quantize" or not few_edges(quantize.coded["x"]):
+            return None
+        between: list[Layer] = []
+        layer = self.layers[quantize.arguments[0].vertex]
+        while True:
+            if len(users[layer.name]) != 1 or layer.name in kept:
+                return None
+            if layer.op not in ON_CODES:
+                break
+            between.insert(0, layer)
+            layer = self.layers[layer.arguments[0].vertex]
+        if layer.op not in ("conv2d", "linear") or not integer(layer.coded.get("weight"), self._coded(layer)):
+            return None
+        return Fused(layer, tuple(between), quantize) if self._product(layer).single else None
+
+    def _product(self, layer: Layer) -> Product:
+        x = self._coded(layer)
+        assert x is not None
+        window = Window(**layer.options) if layer.op == "conv2d" else None
+        numbers = layer.numbers
+        addend = numbers.get("addend", numbers.get("bias"))
+        return Product(layer.coded["weight"], x, window, numbers.get("multiplier"), addend)
+
+    def _fused_step(self, fused: Fused) -> Step:
+        product, coded = self._product(fused.product), fused.quantize.coded["x"]
+        relu = any(layer.op == "relu" for layer in fused.between)
+        stairs: list[IntegerStairs] = []
+        source, target = fused.product.arguments[0].vertex, fused.quantize.name
+        lowest = int(coded.quantizer.alphabet[0])
+
+        def step(values: Values, lengths: list[int]) -> None:
+            if not stairs:
+                then = [lambda y: np.maximum(y, 0)] if relu else []
+                stairs.append(IntegerStairs(coded, product.factor, product.addend, product.largest, then))
+            rows, like = product.table(product.sums(values[source]))
+            codes = like(stairs[0](rows))
+            for layer in fused.between:
+                if layer.op == "max_pool2d":
+                    window = (layer.options[name] for name in ("kernel_size", "stride", "padding"))
+                    codes = kernels.requantize.max_codes(codes, *window, lowest)
+                elif layer.op in ("flatten", "reshape"):
+                    codes = _plain(layer, [codes], lengths)
+            values[target] = codes
+
+        return step
+
+    def _step(self, layer: Layer) -> Step:
+        """How one layer runs alone."""
+        name = layer.name
+        if layer.op == "input":
+            number = layer.options["number"]
+
+            def step(values: Values, lengths: list[int]) -> None:
+                values[name] = values[""][number]
+
+            return step
+        if layer.op == "constant":
+            return self._constant(layer)
+        run = {
+            "quantize": self._quantize,
+            "conv2d": self._conv_or_linear,
+            "linear": self._conv_or_linear,
+            "embedding": self._embedding,
+            "batch_norm": self._norm,
+        }.get(layer.op)
+        if layer.op == "lstm":
+            return run_lstm(layer, self._coded(layer))
+        if run is not None:
+            function, source = run(layer), layer.arguments[0]
+
+            def one(values: Values, lengths: list[int]) -> None:
+                values[name] = function(_get(values, source))
+
+            return one
+
+        def plain(values: Values, lengths: list[int]) -> None:
+            arguments = [_get(values, a) if isinstance(a, Port) else resolve(a, lengths) for a in layer.arguments]
+            values[name] = _plain(layer, arguments, lengths)
+
+        return plain
+
+    def _constant(self, layer: Layer) -> Step:
+        def step(values: Values, lengths: list[int]) -> None:
+            values[layer.name] = layer.numbers["value"] if layer.numbers else resolve(layer.options["fill"], lengths)
+
+        return step
+
+    def _quantize(self, layer: Layer) -> Callable[[Array], Array]:
+        coded = layer.coded["x"]
+        if not few_edges(coded):
+            return coded.encode
+        stairs: list[FloatStairs] = []
+
+        def encode(x: Array) -> Array:
+            if not stairs:
+                stairs.append(FloatStairs(coded))
+            return stairs[0](x)
+
+        return encode
+
+    def _conv_or_linear(self, layer: Layer) -> Callable[[Array], Array]:
+        x, weight = self._coded(layer), layer.coded.get("weight")
+        if integer(weight, x):
+            return self._product(layer)
+        values = layer.numbers["weight"] if weight is None else weight.values()
+        bias = layer.numbers.get("bias")
+
+        def run(given: Array) -> Array:
+            real = given if x is None else x.quantizer.decode(given, x.params)
+            if layer.op == "conv2d":
+                return kernels.conv.conv2d(real, values, bias, *Window(**layer.options))
+            rows = real.reshape(-1, real.shape[-1])
+            return kernels.gemm.matmul(rows, values.T, bias).reshape(*real.shape[:-1], len(values))
+
+        return run
+
+    def _embedding(self, layer: Layer) -> Callable[[Array], Array]:
+        coded = layer.coded.get("weight")
+        rows = layer.numbers["weight"] if coded is None else coded.codes
+        assert rows is not None
+
+        def run(words: Array) -> Array:
+            if words.size and not (words.min() >= 0 and words.max() < len(rows)):
+                raise ValueError(
+                    f"{layer.name}: the table has rows 0 … {len(rows) - 1}, got {words.min()} … {words.max()}"
+                )
+            found = rows[words]
+            if coded is None or not found.size:
+                return found.astype(np.float32)
+            params = coded.params
+            if coded.quantizer.axis is not None:  # one scale a row, or one a column
+                return coded.values()[words]
+            return coded.quantizer.decode(found, params)
+
+        return run
+
+    def _norm(self, layer: Layer) -> Callable[[Array], Array]:
+        mean, scale, shift = (layer.numbers[name] for name in ("mean", "scale", "shift"))
+        return lambda x: channels.affine(x, mean, scale, shift)
+
+
+def _get(values: Values, port: Port) -> Array:
+    found = values[port.vertex]
+    return found[port.output] if isinstance(found, tuple) else found
+
+
+def _plain(layer: Layer, arguments: list[Any], lengths: list[int]) -> Array:
+    """The model's own function."""
+    tensors = [Tensor(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    return PLAIN[layer.op].apply(*tensors, **resolve(layer.options, lengths)).data

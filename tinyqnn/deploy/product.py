@@ -1,0 +1,239 @@
+"""A layer's product on codes: exact sums of whole numbers, by the kernel that serves the two widths.
+
+    y[o] = Σ_ij s_i[o] · t_j · (Σ_k w_i[o, k] · x_j[k]) + addend[o]
+
+over the terms w_i of the weight (scale s_i) and x_j of the activation (scale t_j); nearly always there is one of each.
+The inner sums are whole numbers and exact. The outer sum is made in float64 and rounded once, to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyqnn import kernels
+from tinyqnn.deploy.operand import Coded, Term, kind, terms
+
+Array = np.ndarray
+
+
+class Window(NamedTuple):
+    """The geometry of a convolution."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+def integer(weight: Coded | None, x: Coded | None) -> bool:
+    """Can the sums be made of whole numbers? Scales of single input channels cannot be taken out of them.
+
+    >>> integer(None, None)
+    False
+    """
+    if weight is None or x is None or weight.quantizer.axis not in (None, 0) or x.quantizer.axis is not None:
+        return False
+    return _largest(weight, x) < 2**31
+
+
+class Product:
+    """The product of a fixed weight (O, K), or (O, C/groups, kh, kw) with a window, and the codes of an activation.
+
+    multiplier, addend   (O,): y is multiplier · Σ w·x + addend; a folded batch norm, a bias
+
+    >>> from tinyqnn.quant import Binary
+    >>> w, x = (Coded(Binary(), {"scale": np.float32(s)}, c) for s, c in ((2, np.array([[1, -1]])), (0.5, None)))
+    >>> Product(w, x)(np.array([[1, -1], [1, 1]], np.int8)).tolist()
+    [[2.0], [0.0]]
+    """
+
+    def __init__(
+        self,
+        weight: Coded,
+        x: Coded,
+        window: Window | None = None,
+        multiplier: Array | None = None,
+        addend: Array | None = None,
+    ) -> None:
+        assert weight.codes is not None
+        self.weight, self.x, self.window = weight, x, window
+        self.codes = weight.codes
+        self.outputs = len(weight.codes)
+        ones = np.ones(self.outputs)
+        self.multiplier = ones if multiplier is None else multiplier.astype(np.float64)
+        self.addend = 0 * ones if addend is None else addend.astype(np.float64)
+        self.of_weight, self.of_x = terms(weight), terms(x)
+        self._kernels: dict[Any, Callable[[Array], Array]] = {}
+        self._borders: dict[Any, Array] = {}
+
+    @property
+    def single(self) -> bool:
+        """Is y an affine function of one whole number?"""
+        return len(self.of_weight) == len(self.of_x) == 1
+
+    @property
+    def largest(self) -> int:
+        """No sum of whole numbers is larger than this in magnitude."""
+        return _largest(self.weight, self.x)
+
+    @property
+    def factor(self) -> Array:
+        """(O,) float64: what one unit of the whole number is worth, where there is a single one."""
+        return self.of_weight[0].scale * self.of_x[0].scale * self.multiplier
+
+    def sums(self, codes: Array) -> Array:
+        """The whole numbers Σ w·x of a single-term product: (…, O), or (N, O, H', W')."""
+        return self._main(codes)[0][2]
+
+    def table(self, y: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """(N, O, H, W) or (…, O) as (pixels, O), and the way back."""
+        if self.window is None:
+            return y.reshape(-1, y.shape[-1]), lambda rows: rows.reshape(y.shape)
+        n, o, h, w = y.shape
+        rows = np.ascontiguousarray(y.transpose(0, 2, 3, 1)).reshape(-1, o)
+        return rows, lambda found: found.reshape(n, h, w, o).transpose(0, 3, 1, 2)
+
+    def __call__(self, codes: Array) -> Array:
+        """The product as real numbers, float32."""
+        if self.single:
+            rows, like = self.table(self.sums(codes))
+            return like(kernels.requantize.affine(rows, self.factor, self.addend))
+        total = np.float64(0)
+        for i, j, sums in self._main(codes):
+            total = total + self._spread(self.of_weight[i].scale * self.of_x[j].scale) * sums
+        constant = [(i, j) for i, w in enumerate(self.of_weight) for j, x in enumerate(self.of_x)
+                    if w.constant or x.constant]  # fmt: skip
+        for i, j in constant:
+            total = total + self._spread(self.of_weight[i].scale * self.of_x[j].scale) * self._constant(i, j, codes)
+        return (self._spread(self.multiplier) * total + self._spread(self.addend)).astype(np.float32)
+
+    def _spread(self, numbers: Array) -> Array:
+        """A number an output, to be multiplied with sums."""
+        return numbers if self.window is None else numbers.reshape(-1, 1, 1)
+
+    def _main(self, codes: Array) -> list[tuple[int, int, Array]]:
+        """(term of w, term of x, sums) for all terms that are not constant."""
+        ws, xs = ([i for i, t in enumerate(found) if not t.constant] for found in (self.of_weight, self.of_x))
+        name = self._choice(codes)
+        if name == "int8":
+            return [(i, j, self._int8(i, j, codes)) for i in ws for j in xs]
+        run = self._kernel(name)
+        if name == "binary":
+            return [(ws[0], xs[0], run(_numbers(self.x, self.of_x[xs[0]], codes).astype(np.int8)))]
+        sums = run(codes)
+        parts = sums.reshape(len(ws), len(xs), *sums.shape[sums.ndim - codes.ndim :])
+        return [(i, j, parts[a, b]) for a, i in enumerate(ws) for b, j in enumerate(xs)]
+
+    def _choice(self, codes: Array) -> str:
+        """The kernel for these widths and this many rows."""
+        kinds = kind(self.weight.quantizer), kind(self.x.quantizer)
+        rows = codes.size // codes.shape[-1] if self.window is None else codes.size // codes.shape[1]
+        if "power" in kinds or (self.window is not None and self.window.groups > 1):
+            return "int8"
+        name = kernels.fastest.fastest(self.weight.quantizer.bits, self.x.quantizer.bits, rows)
+        signs = all(set(t.numbers.tolist()) == {-1, 1} for found in (self.of_weight, self.of_x) for t in found[:1])
+        if name == "binary" and not (signs and self.single):
+            return "bitserial"
+        return name
+
+    def _kernel(self, name: str) -> Callable[[Array], Array]:
+        """BinaryGemm or BitSerialGemm on this weight, packed when it is first asked for."""
+        key = name, kernels.use_reference()
+        if key not in self._kernels:
+            if name == "binary":
+                weight = _numbers(self.weight, self.of_weight[0], self.codes).astype(np.int8)
+                make: Any = kernels.BinaryGemm
+            else:
+                q, x = self.weight.quantizer, self.x.quantizer
+                weight = self.codes
+
+                def make(w: Array) -> Any:
+                    return kernels.BitSerialGemm(w, q.bits, kind(q), x.bits, kind(x))
+
+            self._kernels[key] = self._made(weight, make)
+        return self._kernels[key]
+
+    def _int8(self, i: int, j: int, codes: Array) -> Array:
+        """Bytes times bytes. A number that is no byte is cut into 4·a + b, which are."""
+        x = _numbers(self.x, self.of_x[j], codes)
+        unsigned, x_parts = _bytes(x, self.of_x[j])
+        total: Any = 0
+        for a, (w_power, _) in enumerate(_bytes(self.of_weight[i].numbers, self.of_weight[i], True)[1]):
+            run = self._int8_kernel(i, a, unsigned)
+            for x_power, part in x_parts:
+                sums = run(part)
+                factor = w_power * x_power
+                total = total + (sums if factor == 1 else np.int32(factor) * sums)
+        return total
+
+    def _int8_kernel(self, i: int, part: int, unsigned: bool) -> Callable[[Array], Array]:
+        key = i, part, unsigned, kernels.use_reference()
+        if key not in self._kernels:
+            weight = _numbers(self.weight, self.of_weight[i], self.codes)
+            chosen = _bytes(weight, self.of_weight[i], True)[1][part][1]
+            self._kernels[key] = self._made(chosen, lambda w: kernels.Int8Gemm(w, unsigned))
+        return self._kernels[key]
+
+    def _made(self, weight: Array, make: Callable[[Array], Any]) -> Callable[[Array], Array]:
+        if self.window is not None:
+            return kernels.IntConv2d(weight, make, *self.window)
+        gemm = make(weight)
+
+        def linear(x: Array) -> Array:
+            y = gemm(np.ascontiguousarray(x).reshape(-1, x.shape[-1]))
+            return y if x.ndim == 2 and y.ndim == 2 else y.reshape(*y.shape[:-2], *x.shape[:-1], self.outputs)
+
+        return linear
+
+    def _constant(self, i: int, j: int, codes: Array) -> Array:
+        """Σ of products of which one factor or both are 1 inside the image and 0 in the border."""
+        w, x = self.of_weight[i], self.of_x[j]
+        image: Array
+        if x.constant:  # the same for every sample
+            key = i, j, codes.shape[1:] if self.window is not None else codes.shape[-1:]
+            if key in self._borders:
+                return self._borders[key]
+            image = np.ones((1, *key[2]), np.int64)
+        else:
+            image = _numbers(self.x, x, codes).astype(np.int64)
+        weight = _numbers(self.weight, w, self.codes).astype(np.int64)
+        if self.window is None:
+            sums = image @ weight.T if x.constant else image.sum(-1, keepdims=True)
+        else:
+            groups = self.window.groups
+            if not x.constant:  # then every output of a group is the same
+                weight = np.ones((groups, *weight.shape[1:]), np.int64)
+            sums = kernels.reference.conv2d(image.astype(np.float64), weight.astype(np.float64), None, *self.window)
+            if not x.constant:
+                sums = np.repeat(sums, self.outputs // groups, axis=1)
+        if x.constant:
+            self._borders[key] = sums
+        return sums
+
+
+def _largest(weight: Coded, x: Coded) -> int:
+    """The largest sum of whole numbers there can be; the kernels for bytes count with 255 · 128 a product."""
+    assert weight.codes is not None
+    ws, xs = (max(int(abs(t.numbers).max()) for t in terms(coded)) for coded in (weight, x))
+    return weight.codes[0].size * max(ws * xs, 255 * 128)
+
+
+def _numbers(coded: Coded, term: Term, codes: Array) -> Array:
+    """The whole numbers of one term, int16, in the shape of the codes and their order in memory."""
+    alphabet = coded.quantizer.alphabet.astype(np.int64)
+    found = np.zeros(int(alphabet[-1] - alphabet[0]) + 1, np.int16)
+    found[alphabet - alphabet[0]] = term.numbers
+    return found[codes.astype(np.int16) - int(alphabet[0])]
+
+
+def _bytes(numbers: Array, term: Term, is_weight: bool = False) -> tuple[bool, list[tuple[int, Array]]]:
+    """Numbers as Σ power · bytes, decided by what the term can hold; whether the bytes are unsigned (activations)."""
+    low, high = int(term.numbers.min()), int(term.numbers.max())
+    if low >= -128 and high <= 127:
+        return False, [(1, numbers.astype(np.int8))]
+    if low >= 0 and high <= 255 and not is_weight:
+        return True, [(1, numbers.astype(np.uint8))]
+    return False, [(4, (numbers >> 2).astype(np.int8)), (1, (numbers & 3).astype(np.int8))]

@@ -1,0 +1,123 @@
+"""From the sums of a product to the next layer's codes, in one pass: how many edges of the staircase has a sum reached?
+
+A staircase that rises with x, whatever its steps, is known by its edges: its code is the number of edges at or below x.
+So a code needs comparisons alone. For whole numbers the edges are whole numbers, one row of them a channel:
+
+    code[p, c] = first[c] + direction[c] · #{e : x[p, c] ≥ edges[e, c]}
+
+`direction` is −1 where a negative factor turns the staircase round. Where there are too many edges to compare with,
+`affine` gives the real number instead, in float64 and rounded once to float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyqnn.kernels import use_reference
+from tinyqnn.kernels.jit import jit, run
+
+__all__ = ["affine", "max_codes", "staircase"]
+
+Array = np.ndarray
+
+CHUNK = 1 << 16  # numbers a thread takes at a time
+SPAN = 256  # a row of channels is repeated to at least this length, so that few channels still fill vectors
+
+
+def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
+    """The codes of x (P, C): edges (E, C) of x's dtype, first and direction (C,) int8; int8 or uint8 as `first`.
+
+    >>> one = np.ones(1, np.int8)
+    >>> staircase(np.array([[-3], [0], [9]], np.int32), np.array([[0], [5]], np.int32), -one, one).ravel().tolist()
+    [-1, 0, 1]
+    """
+    columns = x.shape[1]
+    if use_reference():
+        counts = (x >= edges[:, None, :]).sum(axis=0)  # (E, P, C) -> (P, C)
+        return (first + direction * counts).astype(first.dtype)
+    y = np.empty(x.shape, first.dtype)
+    repeat = -(-SPAN // columns)
+    span = repeat * columns
+    chunk = max(CHUNK // span, 1) * span
+    source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1).view(np.int8)
+    tables = np.tile(edges, repeat), np.tile(first, repeat).view(np.int8), np.tile(direction, repeat)
+
+    def body(i: int, j: int) -> None:
+        _staircase(source, i * chunk, min(j * chunk, x.size), *tables, target)
+
+    run(body, -(-x.size // chunk), 1)
+    return y
+
+
+@jit
+def _staircase(x, start, stop, edges, first, direction, y):
+    span = edges.shape[1]
+    counts = np.empty(span, np.int32)
+    for i in range(start, stop, span):
+        n = min(span, stop - i)
+        xs, ys = x[i : i + n], y[i : i + n]
+        row = edges[0]
+        for j in range(n):
+            counts[j] = np.int32(xs[j] >= row[j])
+        for e in range(1, len(edges)):
+            row = edges[e]
+            for j in range(n):
+                counts[j] += np.int32(xs[j] >= row[j])
+        for j in range(n):
+            ys[j] = first[j] + direction[j] * np.int8(counts[j])
+
+
+def affine(x: Array, factor: Array, addend: Array) -> Array:
+    """factor · x + addend, one of each a column, in float64, rounded once: (P, C) whole numbers -> float32.
+
+    >>> affine(np.array([[2, 3]], np.int32), np.array([0.5, 1.0]), np.array([1.0, 0.0])).tolist()
+    [[2.0, 3.0]]
+    """
+    if use_reference():
+        return (factor * x + addend).astype(np.float32)
+    y = np.empty(x.shape, np.float32)
+    repeat = -(-SPAN // x.shape[1])
+    span = repeat * x.shape[1]
+    chunk = max(CHUNK // span, 1) * span
+    source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
+    factors, addends = np.tile(factor, repeat), np.tile(addend, repeat)
+    run(
+        lambda i, j: _affine(source, i * chunk, min(j * chunk, x.size), factors, addends, target),
+        -(-x.size // chunk),
+        1,
+    )
+    return y
+
+
+@jit
+def _affine(x, start, stop, factor, addend, y):
+    span = len(factor)
+    for i in range(start, stop, span):
+        n = min(span, stop - i)
+        xs, ys = x[i : i + n], y[i : i + n]
+        for j in range(n):
+            ys[j] = np.float32(factor[j] * np.float64(xs[j]) + addend[j])
+
+
+def max_codes(
+    x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], lowest: int
+) -> Array:
+    """Max pooling of codes (N, C, H, W), channels last in memory; the border is `lowest`, which never wins.
+
+    >>> max_codes(np.array([[[[1, 2], [3, 0]]]], np.int8), (2, 2), (2, 2), (0, 0), 0).tolist()
+    [[[[3]]]]
+    """
+    pixels = x.transpose(0, 2, 3, 1)
+    if padding != (0, 0):
+        around = [(0, 0), *((p, p) for p in padding), (0, 0)]
+        pixels = np.pad(pixels, around, constant_values=lowest)
+    height, width = ((n - k) // s + 1 for n, k, s in zip(pixels.shape[1:3], kernel, stride))
+
+    def seen(u: int, v: int) -> Array:
+        """The image as the place (u, v) of the window sees it."""
+        return pixels[:, u : u + stride[0] * height : stride[0], v : v + stride[1] * width : stride[1]]
+
+    best = np.ascontiguousarray(seen(0, 0))
+    for place in range(1, kernel[0] * kernel[1]):
+        np.maximum(best, seen(*divmod(place, kernel[1])), out=best)
+    return best.transpose(0, 3, 1, 2)
