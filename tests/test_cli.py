@@ -76,6 +76,13 @@ def test_errors_name_the_thing_and_the_remedy_without_a_traceback(line, words, c
     assert list(tmp_path.iterdir()) == [], "nothing half-written is left"
 
 
+def test_words_and_options_come_in_any_order():
+    lines = ("bench training resnet20 vgg --rounds 3", "bench training --rounds 3 resnet20 vgg")
+    first, second = (cli.parser().parse_args(line.split()) for line in lines)
+    assert first == second
+    assert first.cases == ["resnet20", "vgg"]
+
+
 def test_data_lists_the_sets(capsys):
     assert run("data") == 0
     shown = capsys.readouterr().out

@@ -45,10 +45,18 @@ class Parser(argparse.ArgumentParser):
 
 
 class CommandParser(Parser):
-    """The parser of one command: it knows best what an unknown option was meant to be."""
+    """The parser of one command: words and options in any order, and what an unknown option was meant to be."""
+
+    intermixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        parsed, unknown = super().parse_known_args(args, namespace)
+        if self.intermixing:  # argparse collects options first and words next, by calling this twice
+            return super().parse_known_args(args, namespace)
+        self.intermixing = True
+        try:
+            parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixing = False
         if unknown:
             self.error(f"unknown {' '.join(unknown)}")
         return parsed, unknown
