@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-HELPERS = {"drawing.py", "gallery.py", "staircase.py", "laws.py"}
+HELPERS = {"blocks.py", "drawing.py", "gallery.py", "staircase.py", "laws.py"}
 PAPERS = {"holistic": "Holistic", "dfq": "DFQ", "autoqnn": "AutoQNN"}
 HEAD = """# Gallery
 

@@ -305,3 +305,4 @@ def test_the_committed_ledger_is_what_the_results_say():
     found = ledger.read(FIGURES)
     assert json.loads((FIGURES / "claims.json").read_text(encoding="utf-8")) == found
     assert (FIGURES / "claims.md").read_text(encoding="utf-8") == ledger.page(found)
+    assert (FIGURES / "claims.txt").read_text(encoding="utf-8").endswith(f"\n{ledger.counts(found)}\n")

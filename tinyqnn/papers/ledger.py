@@ -89,11 +89,12 @@ def read(folder: PathLike) -> list[dict[str, Any]]:
 
 
 def write(folder: PathLike) -> list[dict[str, Any]]:
-    """Make claims.json and claims.md in `folder` anew."""
+    """Make claims.json, claims.md and claims.txt (how many hold) in `folder` anew."""
     ledger = read(folder)
     for name, text in (
         ("claims.json", json.dumps(ledger, indent=1, ensure_ascii=False) + "\n"),
         ("claims.md", page(ledger)),
+        ("claims.txt", f"$ tinyqnn claims | tail -{len(counts(ledger).splitlines())}\n{counts(ledger)}\n"),
     ):
         with files.atomic_write(Path(folder) / name, overwrite=True) as file:
             file.write(text.encode("utf-8"))
