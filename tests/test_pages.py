@@ -78,7 +78,8 @@ def test_generated_blocks_are_what_their_files_say(page):
     assert len(blocks) == text.count("<!-- generated from "), "a block has no console fence, or no end"
     assert blocks or page.name != "README.md", "the README shows a run"
     for name, block in blocks:
-        assert block == (ROOT / name).read_text(encoding="utf-8"), f"{name} says otherwise; run python figures/blocks.py"
+        said = (ROOT / name).read_text(encoding="utf-8")
+        assert block == said, f"{name} says otherwise; run python figures/blocks.py"
 
 
 def test_the_readme_begins_with_the_two_commands():
