@@ -22,7 +22,6 @@ bits that are left.
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -35,12 +34,14 @@ from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.schema import Header, check_layer, check_links
 from tinyqnn.deploy.values import from_json, to_json
 from tinyqnn.files import FileError, load_arrays, save_arrays
-from tinyqnn.files.arrays import MAX_BYTES
+from tinyqnn.files.arrays import MAX_BYTES, header_text
 from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph.lengths import Lengths
 from tinyqnn.quant import Quantizer, Uniform, scheme
 
 Array = np.ndarray
+
+__all__ = ["load", "pack_bits", "save", "sizes", "unpack_bits"]
 
 KIND, VERSION = "packed model", 1
 
@@ -51,7 +52,7 @@ def save(packed: Packed, path: PathLike, overwrite: bool | None = None) -> None:
     Raises FileExistsError for a file that is no packed model, unless `overwrite` is True.
     """
     arrays, content, _ = _parts(packed)
-    save_arrays(path, arrays, content, KIND, overwrite)
+    save_arrays(path, arrays, content, KIND, overwrite, indent=None)
 
 
 def load(path: PathLike, max_bytes: int = MAX_BYTES) -> Packed:
@@ -75,7 +76,7 @@ def sizes(packed: Packed) -> dict[str, int]:
     """The bytes of the file by what they are; `Packed.sizes` is the same."""
     arrays, content, counted = _parts(packed)
     head = {"format": f"tinyqnn {KIND}", "version": VERSION, "sha256": "0" * 64, "content": content}
-    members = {"header.json": len(json.dumps(head, indent=1, ensure_ascii=False).encode())}
+    members = {"header.json": len(header_text(head, None))}
     for name, array in arrays.items():
         start = io.BytesIO()
         np.lib.format.write_array_header_1_0(start, np.lib.format.header_data_from_array_1_0(array))

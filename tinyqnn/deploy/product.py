@@ -122,7 +122,7 @@ class Product:
             return [(i, j, self._int8(i, j, codes)) for i in ws for j in xs]
         run = self._kernel(name)
         if name == "binary":
-            return [(ws[0], xs[0], run(_numbers(self.x, self.of_x[xs[0]], codes).astype(np.int8)))]
+            return [(ws[0], xs[0], run(_numbers(self.x, self.of_x[xs[0]], codes).astype(np.int8, copy=False)))]
         sums = run(codes)
         parts = sums.reshape(len(ws), len(xs), *sums.shape[sums.ndim - codes.ndim :])
         return [(i, j, parts[a, b]) for a, i in enumerate(ws) for b, j in enumerate(xs)]
@@ -179,7 +179,7 @@ class Product:
 
     def _made(self, weight: Array, make: Callable[[Array], Any]) -> Callable[[Array], Array]:
         if self.window is not None:
-            return kernels.IntConv2d(weight, make, *self.window)
+            return kernels.IntConv2d(weight, lambda group: _remembering(make(group)), *self.window)
         gemm = make(weight)
 
         def linear(x: Array) -> Array:
@@ -214,6 +214,21 @@ class Product:
         return sums
 
 
+def _remembering(gemm: Any) -> Any:
+    """A kernel that computes what a border hides once for each size of image, not once a call."""
+    compute: Callable[[Array | None], Array] = gemm.start_table
+    known: dict[int, tuple[Array | None, Array]] = {}
+
+    def start_table(missing: Array | None) -> Array:
+        found = known.get(id(missing))
+        if found is None or found[0] is not missing:
+            found = known[id(missing)] = (missing, compute(missing))
+        return found[1]
+
+    gemm.start_table = start_table
+    return gemm
+
+
 def _largest(weight: Coded, x: Coded) -> int:
     """The largest sum of whole numbers there can be; the kernels for bytes count with 255 · 128 a product."""
     assert weight.codes is not None
@@ -222,8 +237,15 @@ def _largest(weight: Coded, x: Coded) -> int:
 
 
 def _numbers(coded: Coded, term: Term, codes: Array) -> Array:
-    """The whole numbers of one term, int16, in the shape of the codes and their order in memory."""
+    """The whole numbers of one term, in the shape of the codes and their order in memory: int8 where they fit."""
     alphabet = coded.quantizer.alphabet.astype(np.int64)
+    small = int(term.numbers.min()) >= -128 and int(term.numbers.max()) <= 127
+    if np.array_equal(term.numbers, alphabet) and (small or codes.dtype == np.uint8):
+        return codes
+    if np.array_equal(term.numbers, 2 * alphabet + 1) and small:  # in two passes, where a table takes many
+        doubled = np.add(codes, codes, dtype=np.int8, casting="unsafe")
+        doubled += np.int8(1)
+        return doubled
     found = np.zeros(int(alphabet[-1] - alphabet[0]) + 1, np.int16)
     found[alphabet - alphabet[0]] = term.numbers
     return found[codes.astype(np.int16) - int(alphabet[0])]
@@ -233,7 +255,7 @@ def _bytes(numbers: Array, term: Term, is_weight: bool = False) -> tuple[bool, l
     """Numbers as Σ power · bytes, decided by what the term can hold; whether the bytes are unsigned (activations)."""
     low, high = int(term.numbers.min()), int(term.numbers.max())
     if low >= -128 and high <= 127:
-        return False, [(1, numbers.astype(np.int8))]
+        return False, [(1, numbers.astype(np.int8, copy=False))]
     if low >= 0 and high <= 255 and not is_weight:
-        return True, [(1, numbers.astype(np.uint8))]
+        return True, [(1, numbers.astype(np.uint8, copy=False))]
     return False, [(4, (numbers >> 2).astype(np.int8)), (1, (numbers & 3).astype(np.int8))]

@@ -38,6 +38,7 @@ def save_arrays(
     header: Mapping[str, Any] | None = None,
     kind: str = "arrays",
     overwrite: bool | None = None,
+    indent: int | None = 1,
 ) -> None:
     """Write `arrays` and `header` to `path`, so that a kill at any moment leaves the old file or the new one, whole.
 
@@ -45,6 +46,7 @@ def save_arrays(
     header      whatever JSON can hold
     kind        what the file is ("checkpoint", "packed model"): it says so, and `load_arrays` asks for it
     overwrite   None: replace a file only if it is one of ours, of the same kind. True: replace any. False: none
+    indent      of the header's lines; None: all in one line, without spaces
 
     Raises FileExistsError for a file that must not be replaced, TypeError for arrays of objects or text.
 
@@ -72,10 +74,20 @@ def save_arrays(
 
     with atomic_write(path, ours if overwrite is None else overwrite) as file, zipfile.ZipFile(file, "w") as archive:
         with archive.open(zipfile.ZipInfo(HEADER), "w") as member:
-            member.write(json.dumps(head, indent=1, ensure_ascii=False).encode())
+            member.write(header_text(head, indent))
         for name, array in ready.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes > 1 << 30) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def header_text(head: Mapping[str, Any], indent: int | None) -> bytes:
+    """The bytes of header.json.
+
+    >>> header_text({"version": 1}, None)
+    b'{"version":1}'
+    """
+    separators = (",", ":") if indent is None else None
+    return json.dumps(head, indent=indent, separators=separators, ensure_ascii=False).encode()
 
 
 def load_arrays(
