@@ -7,12 +7,23 @@ import importlib
 import numpy as np
 import pytest
 
-from tinyqnn import data, models, picture
+from tinyqnn import data, graph, models, nn, picture
+from tinyqnn.papers.autoqnn import _baselines as baselines
 from tinyqnn.papers.autoqnn import fig2, table2
 from tinyqnn.papers.claims import FAILS, HOLDS, UNDECIDED, judge
 from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.search import Policy
 
-NEEDS = {"fig2": None, "table2": None, "table5": "ag_news", "table6": "ptb"}
+NEEDS = {
+    "fig2": None,
+    "table2": None,
+    "table3": "cifar10",
+    "table5": "ag_news",
+    "table6": "ptb",
+    "table7": "cifar10",
+    "mnist_equal_size": "mnist",
+    "search_cost": None,
+}
 ACCURATE = {"float": 0.9, "Z-2/P-2": 0.88, "Z-2/P-3": 0.885, "Z-3/P-3": 0.89, "C-2/C-2": 0.86}
 
 
@@ -26,7 +37,9 @@ def test_the_smoke_scale_runs_and_is_shown(name, dataset, tmp_path):
     experiment = importlib.import_module(f"tinyqnn.papers.autoqnn.{name}")
     cells = []
     for config in experiment.cells("smoke"):
-        cells.append(Cell(config, experiment.run(config, Report(tmp_path)), 0.0))
+        folder = tmp_path / str(len(cells))
+        folder.mkdir()
+        cells.append(Cell(config, experiment.run(config, Report(folder)), 0.0))
     assert experiment.table(cells)
     for claim in experiment.CLAIMS:
         judge(claim, cells)
@@ -104,6 +117,71 @@ class TestTable5:
         assert judge(claim(table5, "each-bit"), cells).verdict == HOLDS
         table5, cells = self.cells(**{"Z-3/P-3": 0.884})
         assert judge(claim(table5, "each-bit"), cells).verdict == FAILS
+
+
+class TestTable7:
+    def cells(self, **changed):
+        """A world in which everything is as the paper says, but for what is `changed`."""
+        table7 = importlib.import_module("tinyqnn.papers.autoqnn.table7")
+        accuracy = {**table7.PAPER, "QSS coarse": 92.9, **changed}
+        made = []
+        for method in table7.METHODS:
+            for seed in range(3):
+                layers = [["conv1.quant.weight", "weights", 9], ["fc7.quant.weight", "weights", 99]]
+                result = {"accuracy": [(accuracy[method] + 0.01 * seed) / 100], "layers": layers, "bits": [2.95, 3.05]}
+                result["schemes"] = {"conv1.quant.weight": "P-6", "fc7.quant.weight": "P-2"}
+                made.append(Cell(table7.Config(method, seed=seed), result, 0.0))
+        return table7, made
+
+    def test_the_papers_own_numbers_hold_what_it_says(self):
+        table7, cells = self.cells()
+        verdicts = {c.id.split(".")[-1]: judge(c, cells).verdict for c in table7.CLAIMS}
+        activations = verdicts.pop("qss-clipq-activations")
+        assert activations == UNDECIDED  # there are none among these vertices
+        assert set(verdicts.values()) == {HOLDS}, verdicts
+
+    @pytest.mark.parametrize(
+        ("method", "accuracy", "broken"),
+        [
+            ("QSS fine", 90.0, ["qss-fine-over-mean", "qss-over-best"]),
+            ("QSS fine", 92.71, ["qss-over-best"]),
+            ("QPL", 92.4, ["qpl-over-fixed"]),
+            ("F-3/F-3", 91.0, ["fixedq-worst"]),
+            ("Q-2/C-3", 91.9, ["levels"]),
+        ],
+    )
+    def test_what_is_otherwise_does_not_hold(self, method, accuracy, broken):
+        table7, cells = self.cells(**{method: accuracy})
+        found = [c.id.split(".")[-1] for c in table7.CLAIMS if judge(c, cells).verdict == FAILS]
+        assert found == broken
+
+
+class TestBaselines:
+    def policy(self):
+        model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+        return Policy.of(graph.generate(model, np.eye(16, dtype=np.float32), weights="C-2", activations="C-2"))
+
+    def test_random_policies_fill_the_budget_and_differ(self, rng):
+        found = [baselines.drawn(self.policy(), 3.0, rng) for _ in range(5)]
+        assert len({str(policy) for policy in found}) > 1
+        for policy in found:
+            assert baselines.fits(policy, 3.0)
+            assert all(scheme.letter not in "BTQ" for scheme in policy.of_role("activations"))
+            assert any(choice.bits > 2 for choice in policy)
+
+    def test_greedy_gives_the_spare_bits_to_the_vertex_that_gains_most_for_its_size(self):
+        policy = self.policy()  # weights of 256 and 64 numbers, activations of 16 each
+        losses = {choice.vertex: dict.fromkeys(range(2, 9), 0.5) for choice in policy}
+        losses["2.quant.weight"] |= {2: 1.1, 3: 0.55}
+        losses["0.quant.weight"] |= {2: 2.4}
+        found = baselines.greedy(policy, losses, 2.9)
+        schemes = {choice.vertex: choice.scheme for choice in found}
+        assert schemes == {
+            "0.quant.input": "C-2",
+            "0.quant.weight": "C-2",  # would gain more, but not for its size; and then it does not fit any more
+            "2.quant.input": "C-2",
+            "2.quant.weight": "C-4",
+        }
 
 
 class TestTable6:

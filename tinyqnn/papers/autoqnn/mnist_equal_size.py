@@ -47,7 +47,7 @@ class Config:
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
         tiny = {"train": 128, "test": 64, "epochs": 1, "search_epochs": 1, "bits_epochs": 1}
-        return [Config(method, **tiny) for method in ("greedy", "random 1", "AutoQNN")]
+        return [Config(method, **tiny) for method in ("greedy", "AutoQNN")]
     sizes: dict[str, Any] = {}
     if scale == "paper":
         sizes = {"train": 0, "test": 0, "epochs": 20, "search_epochs": 10, "bits_epochs": 20}

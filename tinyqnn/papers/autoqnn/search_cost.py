@@ -44,7 +44,7 @@ class Config:
 
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
-        return [Config("lenet-bn", 1, 28, batch=8, steps=2, epochs=4, repeats=1)]
+        return [Config("lenet-bn", 1, 28, batch=8, steps=2, epochs=2, repeats=1)]
     wide = 32 if scale == "small" else 64
     return [Config("lenet-bn", 1, 28), Config(f"vgg-{wide}"), Config("resnet20-16")]
 

@@ -19,7 +19,7 @@ import numpy as np
 from tinyqnn import data, graph, models, optim, quant, random
 from tinyqnn.papers.claims import Claim, Finding, all_of, decide
 from tinyqnn.papers.experiment import Cell, Report
-from tinyqnn.quantize import CarriesState
+from tinyqnn.search import CarriesState
 from tinyqnn.tensor import Tensor
 from tinyqnn.train import History, Trainer, evaluate
 

@@ -71,7 +71,7 @@ class Config:
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
         tiny = {"width": 1, "train": 128, "test": 64, "epochs": 1, "search_epochs": 1, "retrain_epochs": 1}
-        return [Config(method, **tiny) for method in ("FP32", "C-3/C-3", "QSS fine", "QSS coarse", "QPL")]
+        return [Config(method, **tiny) for method in ("QSS fine", "QSS coarse", "QPL")]
     sizes = {} if scale == "small" else {"width": 64, "train": 0, "test": 0, "epochs": 150, "search_epochs": 150}
     if scale == "paper":
         sizes["retrain_epochs"] = 150
