@@ -100,18 +100,26 @@ def table(cells: list[Cell]) -> str:
 
 
 def draw(cells: list[Cell], figure: Any) -> None:
-    """The paper's accuracies over the bytes counted here."""
+    """The paper's accuracies of each network, float and 2-bit, above the sizes counted here."""
     from tinyqnn import picture
 
     axes = figure.subplots()
-    for number, (label, bytes_, top1) in enumerate(
-        (("float", "float32_bytes", "top1"), ("W2A2", "w2_bytes", "top1_w2a2"))
+    rows = [listed(cell.config) for cell in cells]
+    floor = 68.0
+    for place, row in enumerate(rows):
+        axes.plot([place, place], [max(row.top1_w2a2, floor), row.top1], color=picture.GREY, zorder=1)
+        if row.top1_w2a2 < floor:
+            axes.annotate(f"down to {row.top1_w2a2:.1f}", (place, floor + 0.2), ha="center", color=picture.RED)
+    for number, (label, values) in enumerate(
+        (("float", [row.top1 for row in rows]), ("W2A2", [row.top1_w2a2 for row in rows]))
     ):
-        points = [(cell.result[bytes_] / 1e6, getattr(listed(cell.config), top1)) for cell in cells]
-        style = picture.line(number) | {"linestyle": ""}
-        axes.plot(*zip(*points), **style, label=f"{label}: the paper's top-1")
-        for (x, y), cell in zip(points, cells):
-            name = f"{cell.config.depth}-{cell.config.width}"
-            axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="megabytes, counted here", ylabel="top-1 accuracy (%), as the paper reports it")
-    axes.legend()
+        axes.plot(values, **picture.line(number) | {"linestyle": ""}, label=f"{label}, as the paper reports it")
+    names = [
+        f"{row.name}\nwidth {row.width}\n{cell.result['float32_bytes'] / 1e6:.0f} MB\n"
+        f"{cell.result['w2_bytes'] / 1e6:.1f} MB"
+        for row, cell in zip(rows, cells)
+    ]
+    axes.set_xticks(range(len(rows)), names)
+    axes.set(ylim=(floor, 79), ylabel="top-1 accuracy (%)")
+    axes.set_xlabel("network, and its size in float32 and with 2-bit weights, counted here")
+    axes.legend(loc="upper left")
