@@ -23,6 +23,7 @@ tinyqnn: quantized neural networks from scratch, to read, to run and to check ag
   tinyqnn data [NAME]          which data sets there are; fetch one
   tinyqnn bench training       how long a training step takes, here and in PyTorch
   tinyqnn bench gemm           how fast products of codes are, next to float32 (also gemv, layer)
+  tinyqnn inspect FILE         what is in a packed model; `tinyqnn run FILE --data mnist` lets it answer
   tinyqnn check my.module:Q    is your quantizer what it claims to be? law by law
   tinyqnn COMMAND --help       all that a command can do
 
@@ -137,9 +138,31 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, default=2)
     bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
     bench.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    _add_packed(command)
     _add_check(command)
     _add_papers(command)
     return top
+
+
+def _add_packed(command: Any) -> None:
+    inspect = command(
+        "inspect",
+        "Print what is in a packed model: its layers, their schemes, and where its bytes are.",
+        "  tinyqnn inspect runs/mnist-1/model.npz\n",
+    )
+    inspect.add_argument("model", metavar="FILE")
+    run = command(
+        "run",
+        "Let a packed model answer the test examples of a data set, and take the time.",
+        "  tinyqnn run runs/mnist-1/model.npz --data mnist\n"
+        "  tinyqnn run runs/ptb-1/model.npz --data ptb --batch-size 20\n",
+    )
+    run.add_argument("model", metavar="FILE")
+    run.add_argument("--data", required=True, metavar="DATASET", help="whose test examples: mnist, cifar10, ptb, …")
+    run.add_argument("--batch-size", type=int, default=256, help="examples at a time (default: 256)")
+    run.add_argument("--limit", type=int, metavar="N", help="the first N examples only")
+    run.add_argument("--threads", type=int, help="how many threads (default: all cores)")
+    _root_option(run)
 
 
 def _add_check(command: Any) -> None:
@@ -288,6 +311,13 @@ def _bench_products(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_packed(args: argparse.Namespace) -> int:
+    """`tinyqnn inspect` and `tinyqnn run`."""
+    from tinyqnn.deploy import command
+
+    return command.inspect(args) if args.command == "inspect" else command.run(args)
+
+
 def run_check(args: argparse.Namespace) -> int:
     """`tinyqnn check`."""
     from tinyqnn import spec
@@ -338,6 +368,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "claims": run_claims,
         "data": run_data,
         "bench": run_bench,
+        "inspect": run_packed,
+        "run": run_packed,
         "check": run_check,
     }
     try:
