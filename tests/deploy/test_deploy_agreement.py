@@ -146,6 +146,8 @@ def test_lstms_and_embeddings_agree(rng, weights, activations):
     assert found.equal or found.first.edge < NEAR
     assert found.outputs < 1e-5
     assert len(found.vertices) == (5 if activations else 0)
+    left_out = packed(tokens)[0]
+    np.testing.assert_array_equal(left_out, packed(tokens, (np.zeros((2, 3, 6), np.float32),) * 2)[0])
     longer = rng.integers(0, 11, (7, 2)), tuple(tq.Tensor(images(rng, (2, 2, 6))) for _ in range(2))
     assert agrees(deploy.agreement(qmodel, packed, *longer)) if activations else True
 

@@ -193,6 +193,8 @@ FAULTS = {
     "an input more": (lambda c, a: c.update(inputs=[{"input": 0}, {"input": 1}]), "inputs"),
     "a value of no kind": (lambda c, a: c["layers"][2]["arguments"].__setitem__(0, {"eval": "1"}), "names no kind"),
     "nested too deep": (lambda c, a: c.update(inputs=json.loads("[" * 100 + "]" * 100)), "nested"),
+    "an axis that is neither free nor fixed": (lambda c, a: c["lengths"]["fixed"].pop(), "every axis"),
+    "a free length of no axis": (lambda c, a: c["lengths"]["free"].append([]), "every axis"),
     "a length of nothing": (
         lambda c, a: next(x for x in c["layers"] if x["op"] == "reshape")["options"].update(
             shape=[{"length": [2, [[7, 2, 1]]]}, 12]
@@ -229,11 +231,11 @@ def test_files_of_other_kinds_are_told_apart(rng, tmp_path):
 
 
 def test_a_file_that_unpacks_to_more_than_it_says_is_refused(rng, tmp_path):
-    """A zip bomb: 64 MB of zeros in a few kilobytes."""
+    """A zip bomb: 70 MB of zeros in a few kilobytes."""
     packed, _ = small(rng)
     packed.save(tmp_path / "m.npz")
     arrays, content = files.load_arrays(tmp_path / "m.npz", page.KIND)
-    arrays["codes"] = np.zeros(1 << 27, np.uint8)
+    arrays["codes"] = np.zeros(70 << 20, np.uint8)
     head = {"format": "tinyqnn packed model", "version": 1, "sha256": _checksum(arrays, content), "content": content}
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("header.json", json.dumps(head))

@@ -300,6 +300,9 @@ def _lengths(entry: Header) -> Lengths:
         i, k, reason = triple.entries()
         fixed[axis(Header([i.value, k.value], triple.path))] = reason.text()
     entry.done()
+    named = [pair for axes in free for pair in axes] + list(fixed)
+    if not all(free) or sorted(named) != [(i, k) for i, shape in enumerate(shapes) for k in range(len(shape))]:
+        raise FileError(f"{entry.path} does not name every axis of the inputs once, as free or as fixed")
     return Lengths(shapes, free, fixed)
 
 

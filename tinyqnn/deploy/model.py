@@ -51,7 +51,7 @@ class Packed(Module):
     engine: Engine
 
     def forward(self, *args: Any) -> Any:
-        """What the quantized model returns in evaluation mode."""
+        """What the quantized model returns in evaluation mode. An input that is left out, a state, is zeros."""
         arrays, wrap = self._read(args)
         values = self.engine.run(arrays, self._lengths(arrays))
         return map_tree(self.outputs, lambda leaf, _: wrap(_found(values, leaf)) if isinstance(leaf, Port) else leaf)
@@ -103,10 +103,13 @@ class Packed(Module):
         """The inputs as arrays, and what becomes of the outputs."""
         while len(args) > len(self.inputs) and args[-1] is None:
             args = args[:-1]
+        args += (None,) * (len(self.inputs) - len(args)) if args else ()
         given: list[tuple[Any, Any]] = []
 
         def take(want: Any, got: Any, name: str) -> None:
-            if isinstance(want, Input):
+            if got is None and any(isinstance(leaf, Input) for leaf in leaves(want)):
+                given.extend((leaf.number, None) for leaf in leaves(want) if isinstance(leaf, Input))
+            elif isinstance(want, Input):
                 if not isinstance(got, (Tensor, np.ndarray)):
                     raise TypeError(f"input {name} is an array or a Tensor, got {type(got).__name__}")
                 given.append((want.number, got))
@@ -128,9 +131,19 @@ class Packed(Module):
         for index, (want, got) in enumerate(zip(self.inputs, args)):
             take(want, got, str(index))
         tensors = any(isinstance(got, Tensor) for _, got in given)
-        arrays = [got.data if isinstance(got, Tensor) else got for _, got in sorted(given, key=lambda pair: pair[0])]
+        found = [got.data if isinstance(got, Tensor) else got for _, got in sorted(given, key=lambda pair: pair[0])]
         whole = [layer.options["whole"] for layer in self.layers if layer.op == "input"]
-        return [_checked(a, w) for a, w in zip(arrays, whole)], Tensor if tensors else lambda array: array
+        arrays = [_checked(a, w) for a, w in zip(self._filled(found), whole)]
+        return arrays, Tensor if tensors else lambda array: array
+
+    def _filled(self, found: list[Array | None]) -> list[Array]:
+        """Zeros for inputs that were left out; where a length is free, it is that of the inputs which are there."""
+        shapes = [list(shape) for shape in self.lengths.shapes]
+        for axes in self.lengths.free:
+            known = [a.shape[k] for i, k in axes if (a := found[i]) is not None and k < a.ndim]
+            for i, k in axes:
+                shapes[i][k] = known[0] if known else shapes[i][k]
+        return [np.zeros(shape, np.float32) if a is None else a for a, shape in zip(found, shapes)]
 
     def __repr__(self) -> str:
         coded = sum(1 for layer in self.layers if "weight" in layer.coded or "weight_hh" in layer.coded)

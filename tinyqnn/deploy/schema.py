@@ -6,6 +6,7 @@ What is missing, unknown or wrong ends in one FileError that says where.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -108,6 +109,7 @@ def check_layer(layer: Layer) -> None:
             _refuse(layer, f"takes {least} to {most} arguments, got {len(layer.arguments)}")
         if not any(isinstance(argument, Port) for argument in layer.arguments):
             _refuse(layer, "has no input")
+        _window(layer)
         return
     arguments = {"input": 0, "constant": 0, "lstm": 3}.get(layer.op, 1)
     if len(layer.arguments) != arguments or not all(isinstance(argument, Port) for argument in layer.arguments):
@@ -133,8 +135,11 @@ def _constant(layer: Layer) -> None:
         _same(layer, "options", layer.options, ())
     else:
         _same(layer, "options", layer.options, ("fill",))
-        if not isinstance(layer.options["fill"], Fill):
+        fill = layer.options["fill"]
+        if not isinstance(fill, Fill):
             _refuse(layer, "is filled with something unknown")
+        if math.prod(max(n.base if isinstance(n, Length) else n, 1) for n in fill.shape) > 1 << 28:
+            _refuse(layer, "is absurdly large")
 
 
 def _quantize(layer: Layer) -> None:
@@ -158,13 +163,25 @@ def _product(layer: Layer) -> None:
         _refuse(layer, "has a folded norm, but no codes")
     _same(layer, "options", layer.options, ("stride", "padding", "dilation", "groups") if is_conv else ())
     if is_conv:
-        for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            pair = layer.options[name]
-            if not (isinstance(pair, tuple) and len(pair) == 2 and all(_small(n, least) for n in pair)):
-                _refuse(layer, f"has the {name} {pair!r}, expected two whole numbers from {least}")
+        _window(layer)
         groups = layer.options["groups"]
         if not _small(groups, 1) or shape[0] % groups:
             _refuse(layer, f"has {groups!r} groups of {shape[0]} outputs")
+
+
+def _window(layer: Layer) -> None:
+    """Numbers that decide how large a result is."""
+    leasts = {"stride": 1, "padding": 0, "dilation": 1, "kernel_size": 1, "output_size": 1}
+    for name in leasts.keys() & layer.options.keys():
+        pair, least = layer.options[name], leasts[name]
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(_small(n, least) for n in pair)):
+            _refuse(layer, f"has the {name} {pair!r}, expected two whole numbers from {least}")
+    if "kernel_size" in layer.options:
+        halves = [length // 2 for length in layer.options["kernel_size"]]
+        if any(border > half for border, half in zip(layer.options["padding"], halves)):
+            _refuse(layer, f"has the padding {layer.options['padding']!r}, more than half its kernel")
+    if layer.op == "pad" and not all(_small(n, 0) for n in leaves(layer.options["widths"])):
+        _refuse(layer, f"has borders of {layer.options['widths']!r}")
 
 
 def _embedding(layer: Layer) -> None:

@@ -23,7 +23,7 @@ from tinyqnn.files import FileError
 from tinyqnn.graph.lengths import Fill, Length
 from tinyqnn.graph.vertices import Input, Port, map_tree
 
-DEEPEST, LARGEST = 16, 2**40
+DEEPEST, LARGEST = 16, 2**31
 
 
 def to_json(value: Any) -> Any:
