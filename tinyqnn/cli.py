@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 WELCOME = """\
 tinyqnn: quantized neural networks from scratch, to read, to run and to check against
 
-  tinyqnn quantize             train a network on glyphs drawn on the spot, quantize it to 3 bits, compare (a minute)
+  tinyqnn quantize             train a network on glyphs drawn on the spot, search for schemes and widths of 2 bits on
+                               average, train on, pack it, compare (a minute)
   tinyqnn quantize mnist       the same on a real data set
   tinyqnn reproduce [NAME]     run a figure or table of a paper and put its claims to the test
   tinyqnn claims               what the papers claim, and what held here
@@ -80,9 +81,12 @@ def parser() -> argparse.ArgumentParser:
 
     quantize = command(
         "quantize",
-        "Train a float network, quantize it, retrain it, and compare the two.",
+        "Train a float network, find out how to quantize it, train on, pack it, and compare.",
         "  tinyqnn quantize\n"
-        "  tinyqnn quantize mnist --weights C-3 --activations C-3\n"
+        "  tinyqnn quantize mnist --target-bits 2.5\n"
+        "  tinyqnn quantize mnist --method fixed --weights C-3 --activations C-3\n"
+        "  tinyqnn quantize mnist --method dfq --theta 0.1\n"
+        "  tinyqnn quantize mnist --policy runs/mnist-1/policy.json\n"
         "  tinyqnn quantize glyphs --weights P-3 --activations C-2 --seed 1\n"
         "  tinyqnn quantize cifar10 --model resnet20-16 --epochs 10 --download\n"
         "  tinyqnn quantize --resume runs/glyphs-1\n",
@@ -92,7 +96,23 @@ def parser() -> argparse.ArgumentParser:
         "--model", help="lenet, separable-32, vgg-32, resnet20-16, fcdnn-128-4 (default: by data set)"
     )
     quantize.add_argument(
-        "--weights", default=None, metavar="SCHEME", help='scheme and bits, such as C-3; "float" for none'
+        "--method",
+        choices=["autoqnn", "dfq", "fixed", "policy"],
+        help="autoqnn (default): search for schemes, then widths; dfq: for widths of weights under a bound on the "
+        "loss; fixed: the schemes that are named",
+    )
+    quantize.add_argument(
+        "--target-bits", type=float, metavar="BITS", help="of autoqnn: the average width to reach (default: 2)"
+    )
+    quantize.add_argument("--theta", type=float, metavar="LOSS", help="of dfq: the bound on the validation loss")
+    quantize.add_argument(
+        "--coarse", action="store_true", help="of autoqnn: one scheme for all weights, one for all else"
+    )
+    quantize.add_argument(
+        "--policy", metavar="FILE", help="quantize as this file says, such as runs/glyphs-1/policy.json"
+    )
+    quantize.add_argument(
+        "--weights", default=None, metavar="SCHEME", help='of fixed: scheme and bits, such as C-3; "float" for none'
     )
     quantize.add_argument("--activations", default=None, metavar="SCHEME", help="the same for activations")
     quantize.add_argument(
@@ -102,7 +122,13 @@ def parser() -> argparse.ArgumentParser:
         help='left in float: "first", "last", names, several with commas, "none"',
     )
     quantize.add_argument("--epochs", type=int, help="of float training")
-    quantize.add_argument("--retrain-epochs", type=int, help="of training after quantization")
+    quantize.add_argument("--search-epochs", type=int, help="of the search for schemes (autoqnn) or widths (dfq)")
+    quantize.add_argument(
+        "--retrain-epochs", type=int, help="of training after quantization; autoqnn learns widths in it"
+    )
+    quantize.add_argument(
+        "--baselines", action="store_true", default=None, help="train uniform policies of the same size as well (slow)"
+    )
     quantize.add_argument("--batch-size", type=int)
     quantize.add_argument("--seed", type=int, default=0)
     quantize.add_argument("--out", metavar="FOLDER", help="where results go (default: runs/DATASET-1, -2, …)")

@@ -7,7 +7,7 @@ QPL    how many bits where, trained on to the end                               
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def autoqnn(
     precision: Mapping[str, Any] | None = None,
     folder: PathLike | None = None,
     resume: bool = True,
+    report: Callable[[SchemeSearch | PrecisionSearch], None] = lambda found: None,
     **training: Any,
 ) -> AutoQNN:
     """Quantize a trained float network to an average of `target_bits`; `model` is not changed.
@@ -92,6 +93,7 @@ def autoqnn(
     search         more for `qss`: temperature, exponent, state_lr
     precision      more for `qpl`: strength, bits_lr, settled, tolerance
     folder         where the checkpoints qss.npz and qpl.npz go; what is there is gone on from, unless not `resume`
+    report         gets what each search found, as soon as it has
     training       for both, see `qss`: lr, batch_size, seed, augment, example, progress, …
 
     Raises ValueError for a target that no candidate reaches and for an empty candidate set.
@@ -112,6 +114,7 @@ def autoqnn(
         model, train, valid, candidates=sides, fine=fine, keep=keep, epochs=search_epochs,
         **{**training, **(search or {}), **checkpoint},
     )  # fmt: skip
+    report(schemes)
     found = AutoQNN(schemes.choices, schemes.floats, schemes.model, schemes)
     if schemes.history.interrupted:
         return found
@@ -126,6 +129,7 @@ def autoqnn(
         schemes.model, train, valid, target_bits=reachable, epochs=epochs,
         **{**training, **(precision or {}), **checkpoint},
     )  # fmt: skip
+    report(learned)
     return AutoQNN(learned.choices, learned.floats, learned.model, schemes, learned)
 
 
