@@ -2,6 +2,8 @@
 
     python figures/gallery.py       a second
 
+The project's own README gets its list of tutorials by the same command.
+
 Nothing is drawn or run. A picture's meaning is the first line of its source, its command and time are what the source's
 docstring says, or, for the papers' experiments, what their result says. A picture without a source, and a source
 without a picture, is an error.
@@ -103,6 +105,14 @@ def entry(picture: Path, pages: dict[Path, str], root: Path = ROOT) -> Entry:
 
 def entries(root: Path = ROOT) -> list[Entry]:
     """Every picture; GalleryError lists all that is wrong."""
+    found, problems = looked_at(root)
+    if problems:
+        raise GalleryError("\n".join(problems))
+    return found
+
+
+def looked_at(root: Path = ROOT) -> tuple[list[Entry], list[str]]:
+    """Every picture that has a source, and what is wrong with the others."""
     figures, problems, found = root / "figures", [], []
     pages = {page: page.read_text(encoding="utf-8")
              for page in [root / "README.md", *sorted((root / "tutorials").glob("*.md"))] if page.exists()}  # fmt: skip
@@ -118,9 +128,7 @@ def entries(root: Path = ROOT) -> list[Entry]:
         record = json.loads(result.read_text(encoding="utf-8"))
         if isinstance(record, dict) and "experiment" in record and not result.with_suffix(".png").exists():
             problems.append(f"{result.relative_to(root).as_posix()} has no picture; reproduce {record['experiment']}")
-    if problems:
-        raise GalleryError("\n".join(problems))
-    return found
+    return found, problems
 
 
 def told(one: Entry, root: Path = ROOT) -> str:
@@ -148,7 +156,7 @@ def scheme(one: Entry, root: Path = ROOT) -> str:
 
 def text(root: Path = ROOT) -> str:
     """The whole page."""
-    found, parts = entries(root), [HEAD]
+    found, parts = looked_at(root)[0], [HEAD]
     groups = {"pages": "The tutorials", **{paper: f"The papers: *{name}*" for paper, name in PAPERS.items()},
               "measured": "Runs and measurements"}  # fmt: skip
     for group, title in groups.items():
@@ -161,17 +169,29 @@ def text(root: Path = ROOT) -> str:
     return "\n".join(parts)
 
 
+def with_tutorials(readme: str, root: Path = ROOT) -> str:
+    """The README with its list of tutorials, `- [1 · Title](tutorials/01_name.md)`, made anew."""
+    listed = []
+    for page in sorted((root / "tutorials").glob("[0-9]*.md")):
+        title = page.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
+        listed.append(f"- [{title}](tutorials/{page.name})\n")
+    before, found, after = re.split(r"((?:^- \[\d+ · .*\]\(tutorials/.*\)\n)+)", readme, maxsplit=1, flags=re.M)
+    return before + "".join(listed) + after if found else readme
+
+
 def main() -> None:
     sys.path.insert(0, str(ROOT))
     from tinyqnn import files
 
-    try:
-        page = text()
-    except GalleryError as error:
-        sys.exit(str(error))
-    with files.atomic_write(ROOT / "figures" / "README.md", overwrite=True) as file:
-        file.write(page.encode("utf-8"))
+    page = text()
+    readme = with_tutorials((ROOT / "README.md").read_text(encoding="utf-8"))
+    for path, content in ((ROOT / "figures" / "README.md", page), (ROOT / "README.md", readme)):
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            with files.atomic_write(path, overwrite=True) as file:
+                file.write(content.encode("utf-8"))
     print(f"figures/README.md: {page.count('![')} pictures")
+    if problems := looked_at()[1]:
+        sys.exit("\n".join(problems))
 
 
 if __name__ == "__main__":

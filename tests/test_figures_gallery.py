@@ -70,6 +70,15 @@ def test_a_picture_is_shown_with_its_meaning_source_command_and_time(tmp_path):
     assert "`tinyqnn reproduce dfq.fig1 --scale small --figures figures` (12 min of one core)" in page
 
 
+def test_the_readme_gets_its_list_of_tutorials(tmp_path):
+    house = a_house(tmp_path)
+    (house / "tutorials/07_bits.md").write_text("# 7 · Count bits\n")
+    (house / "tutorials/10_more.md").write_text("# 10 · More\n")
+    before = "# X\n\n- [7 · Bits](tutorials/07_old.md)\n\nwords\n"
+    after = "# X\n\n- [7 · Count bits](tutorials/07_bits.md)\n- [10 · More](tutorials/10_more.md)\n\nwords\n"
+    assert gallery.with_tutorials(before, house) == gallery.with_tutorials(after, house) == after
+
+
 def test_what_is_missing_is_named(tmp_path):
     figures = a_house(tmp_path) / "figures"
     (figures / "found.png").write_bytes(b"")
