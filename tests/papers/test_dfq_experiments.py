@@ -1,0 +1,131 @@
+"""The experiments on DFQ: what they count, that each runs whole at its smallest, and that the ledger decides them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyqnn
+from tinyqnn import picture
+from tinyqnn.papers import experiment as experiments
+from tinyqnn.papers import ledger
+from tinyqnn.papers.claims import FAILS, HOLDS, judge
+from tinyqnn.papers.dfq import fig1, table1_cifar10, table1_mnist
+from tinyqnn.papers.dfq._cells import compression
+from tinyqnn.papers.dfq._vgg16 import VGG16
+from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.search.policy import Choice, Policy
+
+NAMES = ("dfq.fig1", "dfq.lstm", "dfq.table1_cifar10", "dfq.table1_mnist")
+FIGURES = Path(tinyqnn.__file__).resolve().parents[1] / "figures"
+
+
+def policy(*bits: str) -> Policy:
+    sizes = (150, 2400, 48000, 10080, 840)
+    rows = [(f"l{i}", scheme, n) for i, (scheme, n) in enumerate(zip(bits, sizes))]
+    return Policy(tuple(Choice(f"{name}.quant.weight", b, "weights", name, f"{name}.weight", n) for name, b, n in rows))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs_whole_at_its_smallest(name, tmp_path):
+    experiment = experiments.load(name)
+    configs = experiment.cells("smoke")
+    cells = [Cell(c, json.loads(json.dumps(experiment.run(c, Report(tmp_path)))), 0.0) for c in configs[:1]] * 3
+    assert all(claim.id.startswith(f"{name}.") for claim in experiment.CLAIMS)
+    assert all(judge(claim, cells).seeds == 3 for claim in experiment.CLAIMS)
+    assert experiment.table(cells).count("\n") > 5
+    figure = picture.figure(6, 4)
+    experiment.draw(cells, figure)
+    assert figure.axes
+    assert len({c.seed for c in experiment.cells("small")}) == len({c.seed for c in configs}) == 3
+    assert experiment.cells("paper")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ledger_says_what_the_results_say(name):
+    """Decided anew from the committed cells."""
+    path = FIGURES / f"{ledger.stem(name)}.json"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in this copy")
+    record, experiment = json.loads(path.read_text(encoding="utf-8")), experiments.load(name)
+    cells = ledger.read_cells(experiment, record)
+    assert ledger.entries(experiment, name, record["scale"], cells) == record["claims"]
+    assert experiment.table(cells).rstrip() == path.with_suffix(".txt").read_text(encoding="utf-8").rstrip()
+    assert {cell.config for cell in cells} == set(experiment.cells(record["scale"]))
+
+
+def test_compression_is_counted_as_the_paper_counts_it():
+    assert compression(policy(*["B-1"] * 5)) == 32
+    assert compression(policy(*["C-8"] * 5)) == 4
+    assert compression(policy(*["float"] * 5)) == 1
+    assert compression(policy("C-8", *["B-1"] * 4)) == pytest.approx(32 * 61470 / (61470 + 7 * 150))
+
+
+@pytest.mark.parametrize("bits", [("C-8", "C-4", "C-2", "C-3", "C-8"), ("B-1", "B-1", "C-3", "C-8", "C-5")])
+def test_a_random_policy_has_the_size_of_the_other(rng, bits):
+    own, drawn = policy(*bits), [fig1.random_policy(policy(*bits), rng) for _ in range(8)]
+    assert all(compression(own) / compression(other) == pytest.approx(1, abs=0.031) for other in drawn)
+    assert own not in drawn
+    assert len(set(drawn)) > 4
+
+
+def test_what_has_no_neighbour_of_its_size_gets_the_nearest(rng):
+    other = fig1.random_policy(policy(*["C-8"] * 5), rng, within=0.0)
+    assert [c.scheme for c in other] == ["C-7", *["C-8"] * 4]
+
+
+def test_between_uniform_widths_accuracy_lies_on_a_line_in_the_logarithm():
+    points = [{"compression": 4, "accuracy": 90.0}, {"compression": 16, "accuracy": 80.0}]
+    assert [fig1.at(points, times) for times in (2, 4, 8, 16, 32)] == [90, 90, 85, 80, 80]
+
+
+def test_the_pareto_front():
+    points = [{"compression": c, "accuracy": a} for c, a in ((4, 90), (8, 91), (16, 85), (16, 84), (32, 80))]
+    assert fig1.pareto(points).tolist() == [False, True, True, False, True]
+
+
+def test_vgg16_has_thirteen_convolutions():
+    model = VGG16(width=64)
+    assert sum(p.ndim == 4 for p in model.parameters()) == 13
+    assert model(tinyqnn.Tensor(np.zeros((1, 3, 32, 32), np.float32))).shape == (1, 10)
+
+
+def outcome(ours, binary, times, floating=98.0):
+    rows = {"float": (floating, 1), "8-bit": (97.9, 4), "ours": (ours, times), "binary": (binary, 32)}
+    layers = [[f"l{i}", 10, "C-8" if i in (0, 5) else "B-1"] for i in range(6)]
+    return {m: {"accuracy": a, "compression": c, "layers": layers} for m, (a, c) in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("ours", "times", "verdicts"),
+    [
+        (97.8, 29.0, {"compression": HOLDS, "near-float": HOLDS, "above-binary": HOLDS, "all-at-once": HOLDS}),
+        (97.8, 27.0, {"compression": FAILS, "near-float": HOLDS, "above-binary": HOLDS, "all-at-once": FAILS}),
+        (96.5, 30.0, {"compression": HOLDS, "near-float": FAILS, "above-binary": FAILS, "all-at-once": FAILS}),
+    ],
+)
+def test_mnist_claims_can_go_either_way(ours, times, verdicts):
+    cells = [Cell(table1_mnist.Config(seed), outcome(ours + 0.01 * seed, 97.0, times), 0.0) for seed in range(3)]
+    found = {claim.id.rpartition(".")[2]: judge(claim, cells).verdict for claim in table1_mnist.CLAIMS}
+    assert {name: found[name] for name in verdicts} == verdicts
+
+
+@pytest.mark.parametrize(
+    ("ours", "times", "verdicts"),
+    [
+        (
+            98.8,
+            31.0,
+            {"close-to-binary": HOLDS, "above-binary": HOLDS, "far-above-binary": HOLDS, "middle-layers": HOLDS},
+        ),
+        (97.8, 30.0, {"close-to-binary": HOLDS, "above-binary": HOLDS, "far-above-binary": FAILS}),
+        (96.5, 29.0, {"close-to-binary": FAILS, "above-binary": FAILS, "far-above-binary": FAILS}),
+    ],
+)
+def test_cifar_claims_can_go_either_way(ours, times, verdicts):
+    cells = [Cell(table1_cifar10.Config(seed), outcome(ours + 0.01 * seed, 97.0, times), 0.0) for seed in range(3)]
+    found = {claim.id.rpartition(".")[2]: judge(claim, cells).verdict for claim in table1_cifar10.CLAIMS}
+    assert {name: found[name] for name in verdicts} == verdicts
