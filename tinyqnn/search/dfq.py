@@ -110,8 +110,8 @@ def dfq(
     bits            the candidates: widths out of 1 … 8 and 32 (float), or notations such as "P-4"
     scheme          the scheme of widths 2 … 8; width 1 is Binary
     epochs          of the search; retrain_epochs of the training afterwards (None: as many)
-    widen           how often, while the bound is broken, the vertex whose next wider candidate is the most probable may
-                    take it, and the network be trained again
+    widen           how often, while the retrained network breaks the bound, one more vertex may take its next wider
+                    candidate, and the network be trained on: the one with the most probability for each bit it adds
     keep            expensive vertices that stay float: names, "first", "last"
     optimizer       a function of the parameters, for the weights; None: Adam(lr). The rate falls along a cosine. α has
                     an Adam of its own, at alpha_lr
@@ -333,13 +333,17 @@ def candidates(bits: Iterable[int | str], scheme: str = "C") -> tuple[str, ...]:
 
 
 def _wider(policy: Policy, layers: list[Relaxed]) -> dict[str, str] | None:
-    """The most probable next wider candidate, as a change of the policy; None if all are as wide as can be."""
+    """The next wider candidate with the most probability for each bit that it adds, as a change of the policy.
+
+    None if all are as wide as can be.
+    """
     found: list[tuple[float, str, str]] = []
     for layer in layers:
         place = layer.notations.index(policy[layer.vertex].scheme)
         if place + 1 < len(layer.notations):
             following = probabilities(layer.alpha.data[place:])[1]  # of those not narrower
-            found.append((float(following), layer.vertex, layer.notations[place + 1]))
+            added = layer.elements * (layer.bits[place + 1] - layer.bits[place])
+            found.append((float(following) / max(added, 1), layer.vertex, layer.notations[place + 1]))
     return None if not found else {max(found)[1]: max(found)[2]}
 
 
