@@ -13,6 +13,7 @@ from tinyqnn.models.lstm import LanguageModel
 from tinyqnn.models.mobilenet import MobileNetV2
 from tinyqnn.models.resnet import ResNet
 from tinyqnn.models.resnet_imagenet import ImageNetResNet
+from tinyqnn.models.segmentation import Segmenter
 from tinyqnn.models.separable import Separable
 from tinyqnn.models.text_classifier import TextClassifier
 from tinyqnn.models.vgg import VGGLike
@@ -25,6 +26,7 @@ __all__ = [
     "LeNet",
     "MobileNetV2",
     "ResNet",
+    "Segmenter",
     "Separable",
     "TextClassifier",
     "VGGLike",

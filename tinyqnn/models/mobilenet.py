@@ -24,25 +24,43 @@ def scaled(channels: int, width: float) -> int:
 
 
 def conv_bn_relu(
-    n: int, m: int, kernel: int, stride: int = 1, groups: int = 1, rng: np.random.Generator | None = None
+    n: int,
+    m: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    rng: np.random.Generator | None = None,
+    dilation: int = 1,
 ) -> nn.Sequential:
     """(N, n, H, W) -> (N, m, H / stride, W / stride), normalised and not negative.
 
     >>> len(conv_bn_relu(3, 8, 3))
     3
     """
-    conv = nn.Conv2d(n, m, kernel, stride, kernel // 2, groups=groups, bias=False, rng=rng)
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(n, m, kernel, stride, padding, dilation, groups=groups, bias=False, rng=rng)
     return nn.Sequential(conv, nn.BatchNorm2d(m), nn.ReLU())
 
 
 class InvertedResidual(nn.Module):
-    """1×1 to `expansion` times as many channels, 3×3 depthwise, 1×1 back; the input is added where shapes allow."""
+    """1×1 to `expansion` times as many channels, 3×3 depthwise, 1×1 back; the input is added where shapes allow.
 
-    def __init__(self, n: int, m: int, stride: int, expansion: int, rng: np.random.Generator | None = None) -> None:
+    With `dilation` d the 3×3 looks at every d-th pixel around, and so d times as far.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        stride: int,
+        expansion: int,
+        rng: np.random.Generator | None = None,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
         hidden = n * expansion
         layers: list[nn.Module] = [conv_bn_relu(n, hidden, 1, rng=rng)] if expansion != 1 else []
-        layers.append(conv_bn_relu(hidden, hidden, 3, stride, hidden, rng))
+        layers.append(conv_bn_relu(hidden, hidden, 3, stride, hidden, rng, dilation))
         layers += [nn.Conv2d(hidden, m, 1, bias=False, rng=rng), nn.BatchNorm2d(m)]
         self.conv = nn.Sequential(*layers)
         self.residual = stride == 1 and n == m
