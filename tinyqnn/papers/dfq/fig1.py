@@ -53,8 +53,7 @@ class Config:
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
         return [
-            Config(seed, "noise-mnist", 100, 50, 50, 25, 1, 1, 1, factors=(1.0, 2.0), uniform=(1, 8))
-            for seed in range(3)
+            Config(seed, "noise-mnist", 100, 50, 50, 25, 1, 1, 1, factors=(1.0,), uniform=(1, 8)) for seed in range(3)
         ]
     if scale == "small":
         return [Config(seed) for seed in range(3)]

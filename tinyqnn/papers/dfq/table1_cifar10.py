@@ -87,7 +87,8 @@ def run(config: Config, report: Report) -> dict[str, Any]:
     found["ours"] = scored(ours, ours.model, valid, test)
     report(f"ours: {found['ours']}\n{ours.verdict}\n{ours.history}")
     return {
-        **found, "theta": theta, "keeps_bound": ours.keeps_bound, "tried": list(ours.tried), "history": list(ours.history), "note": source.note
+        **found, "theta": theta, "keeps_bound": ours.keeps_bound, "tried": list(ours.tried),
+        "history": list(ours.history), "note": source.note,
     }  # fmt: skip
 
 
@@ -144,7 +145,8 @@ def table(cells: list[Cell]) -> str:
         f"{rows(cells, PAPER)}\n\n"
         f"VGG-16 of width {c.width} (the paper's: 64), {c.train:,} training, {c.valid:,} validation and {c.test:,} "
         f"test images, shifted and flipped, {c.epochs} epochs in float, {c.search_epochs} of search and "
-        f"{c.retrain_epochs} after it (up to {1 + c.widen} times), {len(cells)} seeds. A small scale.\n{note}\n\n{searches(cells)}"
+        f"{c.retrain_epochs} after it (up to {1 + c.widen} times), {len(cells)} seeds. A small scale.\n"
+        f"{note}\n\n{searches(cells)}"
     )
 
 
