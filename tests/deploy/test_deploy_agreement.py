@@ -8,6 +8,10 @@ import pytest
 import tinyqnn as tq
 from tinyqnn import deploy, graph, kernels, models, nn, quant
 from tinyqnn import functional as F
+from tinyqnn.deploy.operand import Coded
+from tinyqnn.deploy.product import Product, Window
+from tinyqnn.deploy.stairs import FloatStairs
+from tinyqnn.kernels.bitserial import Alphabet
 
 WEIGHTS = ("B-1", "T-2", "Q-2", "F-3", "R-2", "Z-2", "C-1", "C-3", "P-3", "P-4", "U-3", "F-8", "C-8", "Z-8")
 ACTIVATIONS = ("F-3", "R-1", "R-2", "Z-3", "C-1", "C-3", "P-2", "P-4", "U-4", "PACT-3", "PACT-8", "C-8")
@@ -242,3 +246,74 @@ def test_what_cannot_be_packed_is_named(rng):
     next(qmodel.quantizers()).put(nn.Identity())
     with pytest.raises(ValueError, match="no scheme of a fixed width"):
         deploy.pack(qmodel)
+
+
+@pytest.mark.parametrize("window", [None, Window((1, 2), (1, 0), (1, 1), 1), Window(groups=2)])
+@pytest.mark.parametrize(("weights", "activations"), [("C-1", "C-1"), ("B-1", "U-2"), ("T-2", "Z-2"), ("R-2", "C-3")])
+def test_every_kernel_gives_the_same_product(rng, monkeypatch, weights, activations, window):
+    """Bits or bytes, compiled or not: whole numbers are whole numbers."""
+    shape = (6, 5) if window is None else (6, 4 // window.groups, 3, 3)
+    q, p = quant.scheme(weights), quant.scheme(activations)
+    w, x = rng.normal(size=shape).astype("f"), images(rng, (70, 5) if window is None else (3, 4, 7, 6))
+    codes, params = q.encode(w)
+    x_codes, x_params = p.encode(x)
+    found = []
+    names = ("int8", "bitserial") if window is None or window.groups == 1 else ("int8",)
+    for name in names + (("binary",) if weights == activations == "C-1" and len(names) == 2 else ()):
+        for choice in ("compiled", "reference"):
+            monkeypatch.setattr(Product, "_choice", lambda self, codes, name=name: name)
+            with kernels.using(choice):
+                found.append(Product(Coded(q, params, codes), Coded(p, x_params), window)(x_codes))
+    real = q.decode(codes, params).astype(np.float64), p.decode(x_codes, x_params).astype(np.float64)
+    exact = real[1] @ real[0].T if window is None else kernels.reference.conv2d(real[1], real[0], None, *window)
+    for y in found:
+        np.testing.assert_array_equal(y, found[0])
+        np.testing.assert_allclose(y, exact, rtol=1e-5, atol=1e-5)
+
+
+KINDS = (("midrise", 2), ("unsigned", 4), ("signed", 3), ("binary", 1), ("ternary", 2), ("zoom", 3), ("unsigned", 8))
+
+
+@pytest.mark.parametrize(("x_kind", "x_bits"), KINDS)
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+def test_a_few_rows_on_bits_are_the_product(rng, kind, bits, x_kind, x_bits):
+    def codes(kind, bits, shape):
+        alphabet = Alphabet.of(kind, bits)
+        known = [code for code in range(alphabet.low, alphabet.high + 1) if code or kind != "binary"]
+        return rng.choice(known, shape).astype(np.uint8 if alphabet.low >= 0 else np.int8)
+
+    w, x = codes(kind, bits, (9, 70)), codes(x_kind, x_bits, (3, 70))
+    factor = rng.normal(size=9)
+    expected = kernels.BitSerialGemm(w, bits, kind, x_bits, x_kind)(x)
+    rows = kernels.gates.BitRows(w, bits, kind, x_bits, x_kind, factor)
+    np.testing.assert_array_equal(rows(x), (factor * expected).astype(np.float32))
+    start = images(rng, (3, 9))
+    np.testing.assert_array_equal(rows(x, start.copy()), start + rows(x))
+
+
+@pytest.mark.parametrize("activations", ["C-3", "P-3", "R-3", "U-2", "F-4", "Z-6", "PACT-8", "B-1"])
+def test_edges_are_where_encode_steps(rng, activations):
+    """Counting edges is encode itself, on each side of every edge and far out."""
+    scheme = quant.scheme(activations)
+    x = images(rng, (50, 20))
+    coded = Coded(scheme, scheme.fit(x))
+    stairs = FloatStairs(coded)
+    edges = stairs.edges.ravel()
+    near = np.concatenate([np.nextafter(edges, np.float32(side) * np.inf) for side in (-1, 1)] + [edges])
+    for numbers in (x, near, np.array([0.0, -0.0, 3e38, -3e38, 1e-45, -1e-45], np.float32), np.repeat(x, 9, 0)):
+        np.testing.assert_array_equal(stairs(numbers), coded.encode(numbers))
+        with kernels.using("reference"):
+            np.testing.assert_array_equal(stairs(numbers), coded.encode(numbers))
+
+
+def test_a_step_of_one_sample_is_that_of_many(rng):
+    """The kernel for a few rows and the one for many give the same codes."""
+    tokens = rng.integers(0, 11, (4, 5))
+    qmodel = graph.generate(Words(rng), tokens, weights="C-2", activations="C-3", batch_axis=1).eval()
+    packed = deploy.pack(qmodel)
+    y, (h, c) = packed(tokens)
+    for i in range(5):
+        one, (h1, c1) = packed(tokens[:, i : i + 1])
+        np.testing.assert_array_equal(one[:, 0], y[:, i])
+        np.testing.assert_array_equal(h1[:, 0], h[:, i])
+        np.testing.assert_array_equal(c1[:, 0], c[:, i])

@@ -63,9 +63,9 @@ def table(packed: Packed) -> str:
     >>> model = graph.generate(nn.Sequential(nn.Linear(100, 10)), x, weights="P-3", activations="C-2")
     >>> print(table(pack(model)))  # doctest: +ELLIPSIS
     layer  operation  shape   weights  activations  bytes  float32
-    ───────────────────────────────────────────────────────────────
+    ──────────────────────────────────────────────────────────────
     0      linear     10×100  P-3      C-2            379    4,000
-    ───────────────────────────────────────────────────────────────
+    ──────────────────────────────────────────────────────────────
     file   ... bytes: 375 codes, 8 scales, 40 floats (biases, norms), ... header
     takes  x (any, 100)
     """

@@ -18,10 +18,10 @@ from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.product import Product, Window, integer
 from tinyqnn.deploy.recurrent import run_lstm
 from tinyqnn.deploy.stairs import FloatStairs, IntegerStairs, few_edges
-from tinyqnn.graph.lengths import resolve
+from tinyqnn.graph.lengths import moves, resolve
 from tinyqnn.graph.vertices import Port
 from tinyqnn.kernels import channels
-from tinyqnn.tensor import Tensor, no_grad
+from tinyqnn.tensor import Node
 
 Array = np.ndarray
 Values = dict[str, Any]
@@ -70,12 +70,11 @@ class Engine:
     def run(self, inputs: list[Array], lengths: list[int], keep: set[str] | None = None) -> Values:
         """The values that are kept, and those named in `keep`, by layer."""
         values: Values = {"": inputs}
-        with no_grad():
-            for step, done in self.steps:
-                step(values, lengths)
-                for name in done:
-                    if keep is None or name not in keep:
-                        del values[name]
+        for step, done in self.steps:
+            step(values, lengths)
+            for name in done:
+                if keep is None or name not in keep:
+                    del values[name]
         return values
 
     def _coded(self, layer: Layer) -> Coded | None:
@@ -113,6 +112,7 @@ class Engine:
         stairs: list[IntegerStairs] = []
         source, target = fused.product.arguments[0].vertex, fused.quantize.name
         lowest = int(coded.quantizer.alphabet[0])
+        shapers = {layer.name: _plain(layer) for layer in fused.between if layer.op in ("flatten", "reshape")}
 
         def step(values: Values, lengths: list[int]) -> None:
             if not stairs:
@@ -125,7 +125,7 @@ class Engine:
                     window = (layer.options[name] for name in ("kernel_size", "stride", "padding"))
                     codes = kernels.requantize.max_codes(codes, *window, lowest)
                 elif layer.op in ("flatten", "reshape"):
-                    codes = _plain(layer, [codes], lengths)
+                    codes = shapers[layer.name]([codes], lengths)
             values[target] = codes
 
         return step
@@ -159,9 +159,11 @@ class Engine:
 
             return one
 
+        compute, arguments = _plain(layer), layer.arguments
+
         def plain(values: Values, lengths: list[int]) -> None:
-            arguments = [_get(values, a) if isinstance(a, Port) else resolve(a, lengths) for a in layer.arguments]
-            values[name] = _plain(layer, arguments, lengths)
+            given = [_get(values, a) if isinstance(a, Port) else resolve(a, lengths) for a in arguments]
+            values[name] = compute(given, lengths)
 
         return plain
 
@@ -173,7 +175,7 @@ class Engine:
 
     def _quantize(self, layer: Layer) -> Callable[[Array], Array]:
         coded = layer.coded["x"]
-        if not few_edges(coded):
+        if coded.quantizer.axis is not None:
             return coded.encode
         stairs: list[FloatStairs] = []
 
@@ -230,7 +232,13 @@ def _get(values: Values, port: Port) -> Array:
     return found[port.output] if isinstance(found, tuple) else found
 
 
-def _plain(layer: Layer, arguments: list[Any], lengths: list[int]) -> Array:
-    """The model's own function."""
-    tensors = [Tensor(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    return PLAIN[layer.op].apply(*tensors, **resolve(layer.options, lengths)).data
+def _plain(layer: Layer) -> Callable[[list[Any], list[int]], Array]:
+    """The forward of the model's own function, on arrays."""
+    function, options = PLAIN[layer.op], layer.options
+    varying = moves(options)
+
+    def run(arguments: list[Any], lengths: list[int]) -> Array:
+        node = Node(function, (False,) * len(arguments))
+        return np.asarray(function.forward(node, *arguments, **(resolve(options, lengths) if varying else options)))
+
+    return run

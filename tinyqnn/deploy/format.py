@@ -67,9 +67,9 @@ def load(path: PathLike, max_bytes: int = MAX_BYTES) -> Packed:
     try:
         return _model(arrays, content)
     except FileError as error:
-        raise FileError(f"{path}: {error}") from None
+        raise FileError(f"{path}: {_short(error)}") from None
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as error:
-        raise FileError(f"{path} does not hold together as a packed model: {error}") from error
+        raise FileError(f"{path} does not hold together as a packed model: {_short(error)}") from error
 
 
 def sizes(packed: Packed) -> dict[str, int]:
@@ -108,6 +108,12 @@ def unpack_bits(octets: Array, count: int, bits: int) -> Array:
     for bit, plane in enumerate(found):
         places |= plane << bit
     return places
+
+
+def _short(error: Exception) -> str:
+    """A message quotes what it found, which may be anything."""
+    text = str(error)
+    return text if len(text) <= 500 else text[:499] + "…"
 
 
 class _Blob:

@@ -133,7 +133,13 @@ class Product:
         rows = codes.size // codes.shape[-1] if self.window is None else codes.size // codes.shape[1]
         if "power" in kinds or (self.window is not None and self.window.groups > 1):
             return "int8"
-        name = kernels.fastest.fastest(self.weight.quantizer.bits, self.x.quantizer.bits, rows)
+        bits, x_bits = self.weight.quantizer.bits, self.x.quantizer.bits
+        name = kernels.fastest.fastest(bits, x_bits, rows)
+        if name != "int8" and rows > kernels.fastest.FEW_ROWS:
+            length = self.codes.shape[1]  # of what is packed into words together; the rest of the last word is wasted
+            most = kernels.fastest.PAIRS["many", kernels.simd.HAS_POPCOUNT]
+            if bits * x_bits * 64 * -(-length // 64) > length * most:
+                return "int8"
         signs = all(set(t.numbers.tolist()) == {-1, 1} for found in (self.of_weight, self.of_x) for t in found[:1])
         if name == "binary" and not (signs and self.single):
             return "bitserial"
@@ -160,13 +166,13 @@ class Product:
         """Bytes times bytes. A number that is no byte is cut into 4·a + b, which are."""
         x = _numbers(self.x, self.of_x[j], codes)
         unsigned, x_parts = _bytes(x, self.of_x[j])
-        total: Any = 0
+        total: Any = None
         for a, (w_power, _) in enumerate(_bytes(self.of_weight[i].numbers, self.of_weight[i], True)[1]):
             run = self._int8_kernel(i, a, unsigned)
             for x_power, part in x_parts:
                 sums = run(part)
-                factor = w_power * x_power
-                total = total + (sums if factor == 1 else np.int32(factor) * sums)
+                sums = sums if w_power * x_power == 1 else np.int32(w_power * x_power) * sums
+                total = sums if total is None else total + sums
         return total
 
     def _int8_kernel(self, i: int, part: int, unsigned: bool) -> Callable[[Array], Array]:

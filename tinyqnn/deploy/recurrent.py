@@ -7,15 +7,16 @@ i, f, o = σ,  g = tanh,  c ← f·c + i·g,  h ← o·tanh(c),  and h is encode
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tinyqnn import kernels
 from tinyqnn.deploy.layers import Layer
-from tinyqnn.deploy.operand import Coded
+from tinyqnn.deploy.operand import Coded, kind
 from tinyqnn.deploy.product import Product, integer
-from tinyqnn.deploy.stairs import FloatStairs, few_edges
+from tinyqnn.deploy.stairs import FloatStairs
 
 Array = np.ndarray
 
@@ -36,13 +37,14 @@ def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[in
             gates += bias
         outputs = np.empty((*gates.shape[:2], gates.shape[2] // 4), np.float32)
         states = []
+        shape = _squashing(gates.shape[2] // 4)
         for t, a in enumerate(gates):
             if not (t == 0 and from_zeros):
                 states.append(encode(h))
-                a += of_state(states[-1])
+                of_state(states[-1], a)
             elif hidden is None:
-                a += of_state(h)
-            h, c = advance(a, c)
+                of_state(h, a)
+            h, c = advance(a, c, *shape)
             outputs[t] = h
         values[layer.name] = (outputs, h, c)
         values[f"{layer.name}/states"] = states
@@ -50,43 +52,77 @@ def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[in
     return step
 
 
-def advance(a: Array, c: Array) -> tuple[Array, Array]:
-    """One step from the gates' sums (N, 4·hidden) and the cell: the new state and cell.
+@cache
+def _squashing(hidden: int) -> tuple[Array, Array]:
+    """½ and ½ for each gate that is a σ, 1 and 0 for the one that is a tanh."""
+    is_sigmoid = np.repeat([True, True, False, True], hidden)
+    return np.where(is_sigmoid, 0.5, 1).astype(np.float32), np.where(is_sigmoid, 0.5, 0).astype(np.float32)
 
-    >>> h, c = advance(np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32))
+
+def advance(a: Array, c: Array, scale: Array, shift: Array) -> tuple[Array, Array]:
+    """One step from the gates' sums (N, 4·hidden), which are overwritten, and the cell: the new state and cell.
+
+    >>> h, c = advance(np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32), *_squashing(1))
     >>> c.tolist()
     [[0.5]]
     """
     hidden = a.shape[1] // 4
-    half, is_sigmoid = np.float32(0.5), np.repeat([True, True, False, True], hidden)
-    scale, shift = np.where(is_sigmoid, half, 1).astype(a.dtype), np.where(is_sigmoid, half, 0).astype(a.dtype)
-    a = np.tanh(a * scale) * scale + shift  # σ(x) = ½ + ½ · tanh(x/2)
-    i, f, g, o = (a[:, n * hidden : (n + 1) * hidden] for n in range(4))
-    c = f * c + i * g
-    return o * np.tanh(c), c
+    a *= scale
+    np.tanh(a, out=a)
+    a *= scale
+    a += shift  # σ(x) = ½ + ½ · tanh(x/2)
+    kept = a[:, hidden : 2 * hidden] * c
+    kept += a[:, :hidden] * a[:, 2 * hidden : 3 * hidden]
+    return a[:, 3 * hidden :] * np.tanh(kept), kept
 
 
-def _multiply(layer: Layer, name: str, x: Coded | None) -> Callable[[Array], Array]:
-    """The product with one of the two weights."""
+def _multiply(layer: Layer, name: str, x: Coded | None) -> Callable[..., Array]:
+    """The product with one of the two weights: alone, or added to a second argument."""
     weight = layer.coded.get(name)
-    if weight is not None and integer(weight, x):
-        assert x is not None
-        return Product(weight, x)
+    if weight is not None and x is not None and integer(weight, x):
+        return _OnCodes(weight, x)
     values = layer.numbers[name] if weight is None else weight.values()
 
-    def run(given: Array) -> Array:
+    def run(given: Array, to: Array | None = None) -> Array:
         real = given if x is None else x.quantizer.decode(given, x.params)
         rows = kernels.gemm.matmul(real.reshape(-1, real.shape[-1]), values.T)
-        return rows.reshape(*real.shape[:-1], len(values))
+        y = rows.reshape(*real.shape[:-1], len(values))
+        return y if to is None else np.add(to, y, out=to)
 
     return run
+
+
+class _OnCodes:
+    """A product of codes; for a few rows by the kernel that was made for them."""
+
+    def __init__(self, weight: Coded, x: Coded) -> None:
+        self.product = Product(weight, x)
+        kinds, bits = (kind(weight.quantizer), kind(x.quantizer)), weight.quantizer.bits * x.quantizer.bits
+        most = kernels.fastest.PAIRS["few", True]
+        self.few = self.product.single and not {"power", "residual"} & set(kinds) and bits <= most
+        self.rows: Any = None
+
+    def __call__(self, codes: Array, to: Array | None = None) -> Array:
+        count = codes.size // codes.shape[-1]
+        if not self.few or count > kernels.fastest.FEW_ROWS or kernels.use_reference():
+            y = self.product(codes)
+            return y if to is None else np.add(to, y, out=to)
+        if self.rows is None:
+            weight, x = self.product.weight.quantizer, self.product.x.quantizer
+            self.rows = kernels.gates.BitRows(
+                self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.factor
+            )
+        if to is not None:
+            return self.rows(codes, to)
+        rows = np.ascontiguousarray(codes).reshape(count, -1)
+        return self.rows(rows).reshape(*codes.shape[:-1], -1)
 
 
 def _encoder(coded: Coded | None) -> Callable[[Array], Array]:
     """How a state becomes what it is multiplied as."""
     if coded is None:
         return lambda h: h
-    return FloatStairs(coded) if few_edges(coded) else coded.encode
+    return FloatStairs(coded) if coded.quantizer.axis is None else coded.encode
 
 
 def _value(values: dict[str, Any], port: Any) -> Array:

@@ -21,6 +21,7 @@ from tinyqnn.deploy.operand import Coded
 Array = np.ndarray
 
 MOST_EDGES = 15  # up to 4 bits; beyond, computing the code is as quick as comparing
+FEW_NUMBERS = 4096  # up to which looking codes up is quicker than computing them
 
 
 def few_edges(coded: Coded) -> bool:
@@ -76,7 +77,7 @@ class IntegerStairs:
 
 
 class FloatStairs:
-    """`encode` by counting edges: for each code the smallest float32 that has it.
+    """`encode` by counting edges: for each code the smallest float32 that has it. Many edges are looked up by halving.
 
     >>> from tinyqnn.quant import ClipQ
     >>> FloatStairs(Coded(ClipQ(2), {"scale": np.float32(1)})).edges.ravel().tolist()
@@ -84,6 +85,7 @@ class FloatStairs:
     """
 
     def __init__(self, coded: Coded) -> None:
+        self.coded, self.few = coded, few_edges(coded)
         count = len(coded.quantizer.alphabet) - 1
         wanted = np.arange(1, count + 1)
         top = int(np.float32(np.finfo(np.float32).max).view(np.int32))
@@ -99,6 +101,11 @@ class FloatStairs:
 
     def __call__(self, x: Array) -> Array:
         """Codes of x, in its shape; channels last in memory if x is so."""
+        if not self.few:
+            if x.size > FEW_NUMBERS:
+                return self.coded.encode(x)
+            places = np.searchsorted(self.edges[:, 0], x, side="right")
+            return (int(self.first[0]) + int(self.direction[0]) * places).astype(self.first.dtype)
         last = x.ndim == 4
         rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1) if last else x)
         codes = kernels.requantize.staircase(rows.reshape(-1, 1), self.edges, self.first, self.direction)

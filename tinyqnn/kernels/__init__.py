@@ -27,6 +27,7 @@ _SUBMODULES = frozenset(
     {
         "reference",
         "requantize",
+        "gates",
         "jit",
         "memory",
         "simd",

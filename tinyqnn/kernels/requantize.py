@@ -36,6 +36,14 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
         counts = (x >= edges[:, None, :]).sum(axis=0)  # (E, P, C) -> (P, C)
         return (first + direction * counts).astype(first.dtype)
     y = np.empty(x.shape, first.dtype)
+    if columns == 1:
+        source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1).view(np.int8)
+        one = edges[:, 0], first.view(np.int8)[0], direction[0]
+        if x.size <= CHUNK:
+            _stairs(source, 0, x.size, *one, target)
+        else:
+            run(lambda i, j: _stairs(source, i, j, *one, target), x.size, CHUNK)
+        return y
     repeat = -(-SPAN // columns)
     span = repeat * columns
     chunk = max(CHUNK // span, 1) * span
@@ -47,6 +55,23 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
 
     run(body, -(-x.size // chunk), 1)
     return y
+
+
+@jit
+def _stairs(x, start, stop, edges, first, direction, y):
+    """One stairs for all."""
+    counts = np.empty(SPAN, np.int32)
+    for i in range(start, stop, SPAN):
+        n = min(SPAN, stop - i)
+        xs, ys = x[i : i + n], y[i : i + n]
+        for j in range(n):
+            counts[j] = 0
+        for e in range(len(edges)):
+            edge = edges[e]
+            for j in range(n):
+                counts[j] += np.int32(xs[j] >= edge)
+        for j in range(n):
+            ys[j] = first + direction * np.int8(counts[j])
 
 
 @jit
