@@ -28,7 +28,7 @@ from tinyqnn.papers.holistic._retrain import MODES, Flushes, KeepsBoundsUp, grou
 from tinyqnn.train import Trainer
 
 NETWORKS = ("128-3", "128-4", "256-3", "256-4", "128-6", "128-8", "200-4")
-SIZE = (13.0, 24.0)
+SIZE = (13.0, 21.0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config:
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
         return [Config("16-3", residual, 2, 1, copies=0, side=85) for residual in (False, True)]
-    return [Config(name, residual, seed=seed) for seed in range(3) for residual in (False, True) for name in NETWORKS]
+    return [Config(name, residual, seed=seed) for residual in (False, True) for seed in range(3) for name in NETWORKS]
 
 
 def network(config: Config, rng: np.random.Generator) -> FCDNN:
@@ -279,7 +279,7 @@ def draw(cells: list[Cell], figure: Any) -> None:
     """Float maps (figure 1), all maps of the bottom right quarter (figures 2, 3, 9, 10), and what was measured."""
     shown = {(c.config.network, c.config.residual): c for c in cells if c.result["maps"]}
     names = list(dict.fromkeys(name for name, _ in shown))
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[3.2, 1.62 * len(names) + 0.3, 3.6])
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[3.4, 1.75 * len(names) + 0.3, 3.6])
     _draw_floats(top, shown)
     _draw_quarters(middle, shown, names)
     _draw_numbers(bottom, cells, names)
@@ -355,4 +355,4 @@ def _draw_numbers(figure: Any, cells: Sequence[Cell], names: Sequence[str]) -> N
             for place, each in zip(places, values):
                 axes.plot([place] * len(each), each, ".", color=picture.INK, markersize=4)
         axes.set(title=title, ylabel="% of the plane", xticks=range(len(names)), xticklabels=names)
-        axes.legend(fontsize=9)
+        axes.legend(fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))
