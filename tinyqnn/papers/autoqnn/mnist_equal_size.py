@@ -36,11 +36,11 @@ class Config:
     """One policy of one seed; "AutoQNN" makes two rows, as it comes out and retrained."""
 
     method: str
-    train: int = 10_000
-    test: int = 10_000
+    train: int = 6_000
+    test: int = 5_000
     epochs: int = 6
-    search_epochs: int = 3
-    bits_epochs: int = 7
+    search_epochs: int = 2
+    bits_epochs: int = 6
     seed: int = 0
 
 

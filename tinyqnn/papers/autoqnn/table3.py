@@ -38,11 +38,11 @@ class Config:
     network: str
     kind: str
     bits: int = 32
-    train: int = 4_000
+    train: int = 3_000
     test: int = 3_000
     epochs: int = 12
-    search_epochs: int = 5
-    retrain_epochs: int = 5
+    search_epochs: int = 4
+    retrain_epochs: int = 4
     seed: int = 0
 
 
