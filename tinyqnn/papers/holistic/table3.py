@@ -29,7 +29,7 @@ SETTINGS: dict[str, tuple[int | None, int | None]] = {
     "8/8": (8, 8), "6/6": (6, 6), "4/4": (4, 4), "3/3": (3, 3),
 }  # fmt: skip
 BASELINE, CLR, L_R, BOTH = "retrain", "CLR", "L_R", "L_R + CLR"
-METHODS = dict.fromkeys(SETTINGS, (BASELINE, L_R, BOTH))
+METHODS: dict[str, tuple[str, ...]] = dict.fromkeys(SETTINGS, (BASELINE, L_R, BOTH))
 METHODS |= {"W2": (BASELINE,), "A2": (BASELINE,), "W4": (BASELINE, CLR, L_R), "A4": (BASELINE, CLR, L_R)}
 PAPER = {
     "W4": {BASELINE: 73.63, CLR: 74.15, L_R: 73.22},
