@@ -89,7 +89,7 @@ def autoqnn(
                    the target are left out
     fine           search for a scheme a vertex; False: one for all weights and one for all activations
     keep           expensive vertices that stay float: names, "first", "last"
-    search_epochs  of QSS; `epochs` of QPL, the last third of them with whole, fixed widths
+    search_epochs  of QSS; `epochs` of QPL, the last half of them with whole, fixed widths
     search         more for `qss`: temperature, exponent, state_lr
     precision      more for `qpl`: strength, bits_lr, settled, tolerance
     folder         where the checkpoints qss.npz and qpl.npz go; what is there is gone on from, unless not `resume`

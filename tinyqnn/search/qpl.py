@@ -89,7 +89,7 @@ def qpl(
                    its widths as they are
     policy         the schemes, and the widths to begin with. None: those in the vertices of `model`; for a float one
                    ClipQ with 3 bits everywhere, as in AutoQNN's figure 9
-    settled        how many of the last epochs train with whole, fixed widths; a third of them if not given. The widths
+    settled        how many of the last epochs train with whole, fixed widths; half of them if not given. The widths
                    are made whole by `learned.rounded`: the average is then at most the target + `tolerance`
     strength       λ
     bits_lr        rate of plain gradient descent, which moves the widths. The paper gives none
@@ -113,7 +113,7 @@ def qpl(
     targets = targets_of(policy, target_bits)
     network = policy.apply(network, example)
     learned = put_learned(network, [role for role in ROLES if targets[role] is not None])
-    settled = max(1, epochs // 3) if settled is None else settled
+    settled = max(1, epochs // 2) if settled is None else settled
     if not 0 <= settled <= epochs:
         raise ValueError(f"settled is a number of epochs from 0 to {epochs}, all there are, got {settled}")
     hook = PrecisionHook(network, targets, strength, bits_lr, tolerance, epochs - settled)
