@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyqnn import kernels
 from tinyqnn.deploy.operand import Coded, Term, kind, terms
+from tinyqnn.kernels.product import Rows
 
 Array = np.ndarray
 
@@ -122,7 +123,8 @@ class Product:
             return [(i, j, self._int8(i, j, codes)) for i in ws for j in xs]
         run = self._kernel(name)
         if name == "binary":
-            return [(ws[0], xs[0], run(_numbers(self.x, self.of_x[xs[0]], codes).astype(np.int8, copy=False)))]
+            signs = codes if self._codes_are_signs else _numbers(self.x, self.of_x[xs[0]], codes)
+            return [(ws[0], xs[0], run(signs.astype(np.int8, copy=False)))]
         sums = run(codes)
         parts = sums.reshape(len(ws), len(xs), *sums.shape[sums.ndim - codes.ndim :])
         return [(i, j, parts[a, b]) for a, i in enumerate(ws) for b, j in enumerate(xs)]
@@ -145,13 +147,18 @@ class Product:
             return "bitserial"
         return name
 
+    @property
+    def _codes_are_signs(self) -> bool:
+        """Do the codes have the sign bits already? −1 and 0, for −½ and ½, have those of −1 and 1."""
+        return not kernels.use_reference() and self.x.quantizer.alphabet.tolist() in ([-1, 0], [-1, 1])
+
     def _kernel(self, name: str) -> Callable[[Array], Array]:
         """BinaryGemm or BitSerialGemm on this weight, packed when it is first asked for."""
         key = name, kernels.use_reference()
         if key not in self._kernels:
             if name == "binary":
                 weight = _numbers(self.weight, self.of_weight[0], self.codes).astype(np.int8)
-                make: Any = kernels.BinaryGemm
+                make: Any = _signs_unchecked if self._codes_are_signs else kernels.BinaryGemm
             else:
                 q, x = self.weight.quantizer, self.x.quantizer
                 weight = self.codes
@@ -218,6 +225,24 @@ class Product:
         if x.constant:
             self._borders[key] = sums
         return sums
+
+
+def _signs_unchecked(weight: Array) -> Any:
+    """A BinaryGemm that takes the sign bit of every byte, whatever else is in it."""
+    gemm = kernels.BinaryGemm(weight)
+
+    def pack_pixels(x: Array, targets: Array, size: int) -> Array:
+        words = np.zeros(size, np.uint64)
+        kernels.pack.pack_rows(x, (7,), targets, words, size)
+        return words
+
+    def pack(x: Array) -> Any:
+        depth = gemm.units(x.shape[1])
+        places = np.arange(len(x)) * depth
+        return Rows(x.shape, pack_pixels(x, places, len(x) * depth), places, np.arange(depth))
+
+    gemm.pack_pixels, gemm.pack = pack_pixels, pack
+    return gemm
 
 
 def _remembering(gemm: Any) -> Any:

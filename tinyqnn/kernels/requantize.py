@@ -48,10 +48,11 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
     span = repeat * columns
     chunk = max(CHUNK // span, 1) * span
     source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1).view(np.int8)
-    tables = np.tile(edges, repeat), np.tile(first, repeat).view(np.int8), np.tile(direction, repeat)
+    tables = [np.tile(table, repeat) for table in (edges, first.astype(np.int32), direction.astype(np.int32))]
+    walk = {1: _one_edge, 3: _three_edges}.get(len(edges), _staircase)
 
     def body(i: int, j: int) -> None:
-        _staircase(source, i * chunk, min(j * chunk, x.size), *tables, target)
+        walk(source, i * chunk, min(j * chunk, x.size), *tables, target)
 
     run(body, -(-x.size // chunk), 1)
     return y
@@ -75,6 +76,29 @@ def _stairs(x, start, stop, edges, first, direction, y):
 
 
 @jit
+def _one_edge(x, start, stop, edges, first, direction, y):
+    """`_staircase` of 1 bit: no counts to keep."""
+    span, e = edges.shape[1], edges[0]
+    for i in range(start, stop, span):
+        n = min(span, stop - i)
+        xs, ys = x[i : i + n], y[i : i + n]
+        for j in range(n):
+            ys[j] = first[j] + direction[j] * np.int32(xs[j] >= e[j])
+
+
+@jit
+def _three_edges(x, start, stop, edges, first, direction, y):
+    """`_staircase` of 2 bits."""
+    span, e0, e1, e2 = edges.shape[1], edges[0], edges[1], edges[2]
+    for i in range(start, stop, span):
+        n = min(span, stop - i)
+        xs, ys = x[i : i + n], y[i : i + n]
+        for j in range(n):
+            count = np.int32(xs[j] >= e0[j]) + np.int32(xs[j] >= e1[j]) + np.int32(xs[j] >= e2[j])
+            ys[j] = first[j] + direction[j] * count
+
+
+@jit
 def _staircase(x, start, stop, edges, first, direction, y):
     span = edges.shape[1]
     counts = np.empty(span, np.int32)
@@ -89,7 +113,7 @@ def _staircase(x, start, stop, edges, first, direction, y):
             for j in range(n):
                 counts[j] += np.int32(xs[j] >= row[j])
         for j in range(n):
-            ys[j] = first[j] + direction[j] * np.int8(counts[j])
+            ys[j] = first[j] + direction[j] * counts[j]
 
 
 def affine(x: Array, factor: Array, addend: Array) -> Array:
