@@ -22,7 +22,7 @@ class Finding:
     verdict   "holds", "does not hold" or "undecided at this scale"
     effect    the mean of the measured differences; the claim says that it exceeds `at_least`
     spread    their standard deviation over the seeds; 0 for what has no chance in it
-    seeds     how many there are
+    seeds     how many there are; 0 where nothing is drawn at random
     unit      of effect and spread
     note      what else one should know
     """
@@ -38,7 +38,8 @@ class Finding:
     def __str__(self) -> str:
         scatter = f" ± {self.spread:.3g}" if self.seeds > 1 else ""
         bar = f", asked more than {self.at_least:g}" if self.at_least else ""
-        return f"{self.effect:.3g}{scatter} {self.unit}{bar} ({self.seeds} seed{'s' * (self.seeds != 1)})"
+        seeds = f" ({self.seeds} seed{'s' * (self.seeds != 1)})" if self.seeds else ""
+        return f"{self.effect:.3g}{scatter} {self.unit}{bar}{seeds}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def decide(differences: Sequence[float], at_least: float = 0.0, unit: str = "poi
     """Do the differences, one a seed, exceed `at_least`, beyond twice the standard error of their mean?
 
     With m the mean, s the standard deviation (n − 1) and e = s/√n: holds if m − 2e > at_least, does not hold if
-    m + 2e ≤ at_least, undecided in between. Fewer than three seeds decide nothing.
+    m + 2e ≤ at_least, undecided in between. Fewer than three seeds decide nothing. Three decide little: of claims about
+    nothing but noise one in eleven holds, and one in eleven does not (Student's t with two degrees of freedom is above
+    2 with probability (1 − 2/√6)/2 = 0.092).
 
     >>> decide([1.0, 1.2, 0.9]).verdict, decide([1.0, -1.0, 0.3]).verdict, decide([-1.0, -1.2, -0.9]).verdict
     ('holds', 'undecided at this scale', 'does not hold')
@@ -90,9 +93,8 @@ def exact(holds: bool, effect: float = math.nan, unit: str = "", note: str = "")
     >>> exact(10 < 12, 12 - 10, "kB").verdict
     'holds'
     """
-    return Finding(
-        HOLDS if holds else FAILS, effect if math.isfinite(effect) else float(holds), 0.0, 1, 0.0, unit, note
-    )
+    value = effect if math.isfinite(effect) else float(holds)
+    return Finding(HOLDS if holds else FAILS, value, 0.0, 0, 0.0, unit, note)
 
 
 def all_of(findings: Sequence[Finding], note: str = "") -> Finding:
