@@ -4,8 +4,6 @@ The paper classifies 50,000 Chinese news texts (THUCNews, 10 classes) by an embe
 layers. Here it is AG News in 4 classes, the 6,400 texts that can be trained on where only its test.csv is at hand, 32
 words of each, and an LSTM of 64. Weights and activations of all layers are quantized, the LSTM's state at each step.
 ZoomQ for weights with PotQ for activations is what the paper's search found; ClipQ for both stands beside it.
-
-Three seeds left every claim open, for at 2 bits one of them failed far below the others; so there are six.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ def cells(scale: str) -> list[Config]:
         small: dict[str, Any] = {"words": 200, "length": 8, "embedding": 8, "hidden": 8, "features": 8}
         return [Config(("ZP",), **small, epochs=1, retrain_epochs=1, texts=256)]
     if scale == "small":
-        return [Config(seed=seed) for seed in range(6)]
+        return [Config(seed=seed) for seed in range(3)]
     large: dict[str, Any] = {"words": 10_000, "length": 64, "embedding": 128, "hidden": 512, "features": 128}
     return [Config(**large, epochs=10, lr=1e-3, retrain_epochs=10, retrain_lr=1e-3, seed=seed) for seed in range(3)]
 
