@@ -7,7 +7,7 @@ i, f, o = σ,  g = tanh,  c ← f·c + i·g,  h ← o·tanh(c),  and h is encode
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -36,20 +36,45 @@ def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[in
         for bias in biases:
             gates += bias
         outputs = np.empty((*gates.shape[:2], gates.shape[2] // 4), np.float32)
-        states = []
-        shape = _squashing(gates.shape[2] // 4)
-        for t, a in enumerate(gates):
-            if not (t == 0 and from_zeros):
-                states.append(encode(h))
-                of_state(states[-1], a)
-            elif hidden is None:
-                of_state(h, a)
-            h, c = advance(a, c, *shape)
-            outputs[t] = h
+        states: list[Array] = []
+        scale, shift = _squashing(gates.shape[2] // 4)
+        if isinstance(of_state, _OnCodes) and of_state.serves(gates.shape[1]) and isinstance(encode, FloatStairs):
+            h, c = _few(gates, h, c, of_state.rows, encode, from_zeros, states, outputs)
+        else:
+            for t, a in enumerate(gates):
+                if not (t == 0 and from_zeros):
+                    states.append(encode(h))
+                    of_state(states[-1], a)
+                elif hidden is None:
+                    of_state(h, a)
+                h, c = advance(a, c, scale, shift)
+                outputs[t] = h
         values[layer.name] = (outputs, h, c)
         values[f"{layer.name}/states"] = states
 
     return step
+
+
+def _few(
+    gates: Array, h: Array, c: Array, rows: Any, stairs: FloatStairs, from_zeros: bool, states: list[Array], y: Array
+) -> tuple[Array, Array]:
+    """All steps for a few samples: two compiled calls a step, and NumPy's tanh. Writes states and y."""
+    hidden = gates.shape[2] // 4
+    scale, shift = _squashing(hidden)
+    edges, first, direction = stairs.edges[:, 0], int(stairs.first[0]), int(stairs.direction[0])
+    h, c = np.ascontiguousarray(h), np.ascontiguousarray(c)
+    for t, a in enumerate(gates):
+        if t == 0 and from_zeros:
+            a *= scale
+        else:
+            states.append(rows.step(h, edges, first, direction, scale, a).view(stairs.first.dtype))
+        np.tanh(a, out=a)
+        kept = np.empty_like(c)
+        kernels.gates.cell(a, scale, shift, c, kept)
+        h, c = y[t], kept
+        np.tanh(kept, out=h)
+        h *= a[:, 3 * hidden :]
+    return h.copy(), c
 
 
 @cache
@@ -100,18 +125,23 @@ class _OnCodes:
         kinds, bits = (kind(weight.quantizer), kind(x.quantizer)), weight.quantizer.bits * x.quantizer.bits
         most = kernels.fastest.PAIRS["few", True]
         self.few = self.product.single and not {"power", "residual"} & set(kinds) and bits <= most
-        self.rows: Any = None
+
+    def serves(self, rows: int) -> bool:
+        """Is the kernel for a few rows the one to take?"""
+        return self.few and rows <= kernels.fastest.FEW_ROWS and not kernels.use_reference()
+
+    @cached_property
+    def rows(self) -> Any:
+        weight, x = self.product.weight.quantizer, self.product.x.quantizer
+        return kernels.gates.BitRows(
+            self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.factor
+        )
 
     def __call__(self, codes: Array, to: Array | None = None) -> Array:
         count = codes.size // codes.shape[-1]
-        if not self.few or count > kernels.fastest.FEW_ROWS or kernels.use_reference():
+        if not self.serves(count):
             y = self.product(codes)
             return y if to is None else np.add(to, y, out=to)
-        if self.rows is None:
-            weight, x = self.product.weight.quantizer, self.product.x.quantizer
-            self.rows = kernels.gates.BitRows(
-                self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.factor
-            )
         if to is not None:
             return self.rows(codes, to)
         rows = np.ascontiguousarray(codes).reshape(count, -1)

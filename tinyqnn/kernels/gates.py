@@ -17,7 +17,7 @@ from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import pack_words
 from tinyqnn.kernels.simd import popcount
 
-__all__ = ["BitRows"]
+__all__ = ["BitRows", "cell"]
 
 Array = np.ndarray
 
@@ -56,6 +56,70 @@ class BitRows:
         )  # fmt: skip
         return out
 
+    def step(self, h: Array, edges: Array, first: int, direction: int, scale: Array, to: Array) -> Array:
+        """A step of an LSTM up to tanh: codes of h, their product added to the gates `to`, all times `scale`.
+
+        h                         (M, K) float32
+        edges, first, direction   the stairs of its code, see `requantize.py`
+        returns the codes, (M, K) int8 or the bytes of uint8
+        """
+        codes = np.empty(h.shape, np.int8)
+        _step(
+            h, edges, first, direction, codes, self.planes, self.start, self.weights, self.constant, self.x_planes,
+            self.x_weights, self.factor, scale, to,
+        )  # fmt: skip
+        return codes
+
+
+@jit
+def cell(a, scale, shift, c, out):
+    """What follows tanh: a · scale + shift in place, the gates i, f, g, o; out = f · c + i · g."""
+    hidden = c.shape[1]
+    for m in range(len(a)):
+        row, old, new = a[m], c[m], out[m]
+        for j in range(4 * hidden):
+            row[j] = row[j] * scale[j] + shift[j]
+        for j in range(hidden):
+            new[j] = row[hidden + j] * old[j] + row[j] * row[2 * hidden + j]
+
+
+@jit
+def _step(h, edges, first, direction, codes, planes, start, weights, constant, x_planes, x_weights, factor, scale, out):
+    counts = np.empty(h.shape[1], np.int32)
+    for m in range(len(h)):
+        row, code = h[m], codes[m]
+        counts[:] = 0
+        for edge in edges:
+            for i in range(len(row)):
+                counts[i] += np.int32(row[i] >= edge)
+        for i in range(len(row)):
+            code[i] = first + direction * counts[i]
+    _rows(codes, planes, start, weights, constant, x_planes, x_weights, factor, out)
+    for m in range(len(out)):
+        line = out[m]
+        for o in range(len(line)):
+            line[o] *= scale[o]
+
+
+@jit
+def _count(planes, words, counts):
+    """counts[o] = Σ_k popcount(planes[k, o] and words[k]), four k at a time."""
+    depth, n = planes.shape
+    counts[:] = 0
+    k = 0
+    while k + 4 <= depth:
+        p0, p1, p2, p3 = planes[k], planes[k + 1], planes[k + 2], planes[k + 3]
+        w0, w1, w2, w3 = words[k], words[k + 1], words[k + 2], words[k + 3]
+        for o in range(n):
+            two = np.int64(popcount(p0[o] & w0)) + np.int64(popcount(p1[o] & w1))
+            counts[o] += two + (np.int64(popcount(p2[o] & w2)) + np.int64(popcount(p3[o] & w3)))
+        k += 4
+    while k < depth:
+        plane, word = planes[k], words[k]
+        for o in range(n):
+            counts[o] += np.int64(popcount(plane[o] & word))
+        k += 1
+
 
 @jit
 def _rows(x, planes, start, weights, constant, x_planes, x_weights, factor, out):
@@ -73,11 +137,7 @@ def _rows(x, planes, start, weights, constant, x_planes, x_weights, factor, out)
                 words[k] = word
                 ones += x_weights[j] * np.int64(popcount(word))
             for p in range(len(weights)):
-                counts[:] = 0
-                for k in range(depth):
-                    word, plane = words[k], planes[p, k]
-                    for o in range(n):
-                        counts[o] += np.int64(popcount(plane[o] & word))
+                _count(planes[p], words, counts)
                 weight = weights[p] * x_weights[j]
                 for o in range(n):
                     total[o] += weight * counts[o]
