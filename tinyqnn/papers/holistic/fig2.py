@@ -10,6 +10,7 @@ Adam with a cosine, the rate in inverse proportion to the width.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -257,16 +258,16 @@ def table(cells: list[Cell]) -> str:
         "Right, distorted and noisy, in % of the plane: mean ± standard deviation over the seeds.",
         "The paper has pictures only.",
         "",
-        f"{'network':<17}" + "".join(f"{name:^27}" for name in COLUMNS),
-        f"{'':<17}" + "".join(f"{'right':>10}{'distorted':>10}{'noise':>7}" for _ in COLUMNS),
+        f"{'network':<16}" + "".join(f"{name:^31}" for name in COLUMNS),
+        f"{'':<16}" + "".join(f"{'right':>12}{'distorted':>12}{'noise':>7}" for _ in COLUMNS),
     ]
     kinds = list(dict.fromkeys((cell.config.network, cell.config.residual) for cell in cells))
     for name, residual in kinds:
         found = [c.result["measured"] for c in cells if (c.config.network, c.config.residual) == (name, residual)]
-        line = f"{name + ' residual' * residual:<17}"
+        line = f"{name + ' residual' * residual:<16}"
         for mode in COLUMNS:
             right, moved, noise = ([one[mode][key] for one in found] for key in ("accuracy", "distortion", "noise"))
-            line += f"{_spread(right):>10}{_spread(moved):>10}{np.mean(noise):7.2f}"
+            line += f"{_spread(right):>12}{_spread(moved):>12}{np.mean(noise):7.2f}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -325,6 +326,9 @@ def _draw_quarters(figure: Any, shown: dict[tuple[str, bool], Cell], names: Sequ
     for row, name in zip(grid, names):
         for number, axes in enumerate(row):
             mode, residual = COLUMNS[number % len(COLUMNS)], number >= len(COLUMNS)
+            if (name, residual) not in shown:
+                axes.set_axis_off()
+                continue
             decided = rings.unpacked(shown[name, residual].result["maps"][mode])
             half = len(decided) // 2
             _paint(axes, decided[half:, half:])
@@ -346,13 +350,24 @@ def _draw_numbers(figure: Any, cells: Sequence[Cell], names: Sequence[str]) -> N
     ):
         for number, (mode, residual) in enumerate((m, r) for m in ("W2", "A2") for r in (False, True)):
             colour = picture.BLUE if mode == "W2" else picture.RED
-            values = [[what(cells, seed, name, mode, residual) for seed in seeds] for name in names]
+            values = [_found(what, cells, seeds, name, mode, residual) for name in names]
             places = np.arange(len(names)) + 0.2 * (number - 1.5)
             axes.bar(
-                places, [np.mean(v) for v in values], 0.18, color=colour, alpha=0.45 if residual else 0.9,
+                places, [np.mean(v) if v else 0.0 for v in values], 0.18, color=colour, alpha=0.45 if residual else 0.9,
                 hatch="//" if residual else None, label=mode + ", residual" * residual,
             )  # fmt: skip
             for place, each in zip(places, values):
                 axes.plot([place] * len(each), each, ".", color=picture.INK, markersize=4)
         axes.set(title=title, ylabel="% of the plane", xticks=range(len(names)), xticklabels=names)
         axes.legend(fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+
+
+def _found(
+    what: Callable[..., float], cells: Sequence[Cell], seeds: Sequence[int], name: str, mode: str, residual: bool
+) -> list[float]:
+    """What was measured with the seeds that are there."""
+    found = []
+    for seed in seeds:
+        with contextlib.suppress(LookupError):
+            found.append(what(cells, seed, name, mode, residual))
+    return found
