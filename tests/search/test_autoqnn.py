@@ -91,10 +91,12 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, monkeypatch, step
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "_step", stopping)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
     stopped = run("halved")
     assert stopped.interrupted
     assert (stopped.precision is None) == (steps == 7)
     monkeypatch.undo()
+    signal.signal(signal.SIGINT, before)
     halved = run("halved")
     assert halved == whole
     assert (halved.schemes.course, halved.precision.course) == (whole.schemes.course, whole.precision.course)

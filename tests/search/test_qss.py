@@ -87,10 +87,12 @@ def test_gradients_are_those_of_an_autograd_tree_whatever_the_memory_layout(rng)
     a, s = Tensor(x, requires_grad=True), Tensor(np.zeros(8), requires_grad=True)
     y = mixed(a, s, temperature, noise)
     (y * weights).sum().backward()
-    b, t = Tensor(x, requires_grad=True), Tensor(np.zeros(8), requires_grad=True)
-    share = soft_sample(t.data, noise, temperature)
-    tree = sum(scheme(name)(b) * float(part) for name, part in zip(EIGHT, share))
+    b, share = Tensor(x, requires_grad=True), soft_sample(np.zeros(8), noise, temperature)
+    each = [scheme(name)(b) for name in EIGHT]
+    tree = sum(q * float(part) for q, part in zip(each, share))
     (tree * weights).sum().backward()
+    liked = np.array([(q.data * weights).sum() for q in each])
+    np.testing.assert_allclose(s.grad, share * (liked - share @ liked) / temperature, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(y.data, tree.data, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(a.grad, b.grad, rtol=1e-12, atol=1e-12)
     assert y.data.strides == x.strides
@@ -236,8 +238,10 @@ def test_a_search_that_was_stopped_ends_with_the_same_bits(rng, tmp_path, monkey
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "_step", stopping)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
     assert search("halved.npz").history.interrupted
     monkeypatch.undo()
+    signal.signal(signal.SIGINT, before)
     halved = search("halved.npz")
     assert halved == whole
     assert halved.course == whole.course

@@ -79,7 +79,7 @@ _TEXT = {"batch_size": 20, "clip_norm": 0.25, "weight_decay": 0.0, "fine": False
 RECIPES: dict[str, dict[str, Any]] = {
     "glyphs": {},
     "rings": {"model": "fcdnn-128-4", "epochs": 20, "search_epochs": 4, "retrain_epochs": 10, "batch_size": 100},
-    "mnist": {"epochs": 6, "search_epochs": 2, "retrain_epochs": 10, "batch_size": 128, "weight_decay": 5e-4},
+    "mnist": {"epochs": 6, "search_epochs": 2, "retrain_epochs": 14, "batch_size": 128, "weight_decay": 5e-4},
     "cifar10": {"model": "resnet20-16", "epochs": 10, "search_epochs": 2, "retrain_epochs": 6, "batch_size": 128}
     | {"lr": 0.1, "augment": True},
     "grammar": {"model": "lstm-64", "epochs": 6, "retrain_epochs": 3, "lr": 8.0, "retrain_lr": 2.0} | _TEXT,
