@@ -15,7 +15,7 @@ from tinyqnn import functional as F
 from tinyqnn.checks import gradcheck, numerical_gradient
 from tinyqnn.data import Split
 from tinyqnn.quant import scheme
-from tinyqnn.search.dfq import DFQPolicy, Search, candidates, dfq
+from tinyqnn.search.dfq import DFQPolicy, Search, _wider, candidates, dfq
 from tinyqnn.search.policy import Policy
 from tinyqnn.search.relax import Branches, Mix, MixedWeight, expected_size, probabilities, relax, start
 from tinyqnn.train import Trainer, evaluate
@@ -168,14 +168,14 @@ class TestStep:
     """One α-step, on its own."""
 
     @staticmethod
-    def stepped(rng, theta):
+    def stepped(rng, theta, equal_steps=False):
         data = points(rng, 60)
         model = mlp(rng).to(np.float64)
         data = Split(data.x.astype(np.float64), data.y)
         base, network, layers = relaxed(model, data.x, ("B-1", "C-3"))
         start(network, layers, base, Tensor(data.x))
         scatter(layers, rng)
-        search = Search(layers, data, theta, batch_size=60)
+        search = Search(layers, data, theta, batch_size=60, equal_steps=equal_steps)
         trainer = Trainer(network, optim.Adam(network.parameters()), hooks=[search])
         network.train()
         search.before_epoch(trainer)
@@ -202,6 +202,14 @@ class TestStep:
             numerical = numerical_gradient(lambda: expected_size(layers).item(), layer.alpha.data)
             np.testing.assert_allclose(grad, numerical, rtol=1e-6)
         assert (search.steps, search.violations) == (1, 0)
+
+    @pytest.mark.parametrize("theta", [1e-6, 1e6])
+    def test_equal_steps_have_the_same_direction_and_length_1(self, rng, theta):
+        state = rng.bit_generator.state
+        plain = np.concatenate(self.stepped(rng, theta)[2])
+        rng.bit_generator.state = state
+        equal = np.concatenate(self.stepped(rng, theta, equal_steps=True)[2])
+        np.testing.assert_allclose(equal, plain / np.sqrt(plain @ plain), rtol=1e-12)
 
     @pytest.mark.parametrize("theta", [1e-6, 1e6])
     def test_it_moves_alpha_and_nothing_else(self, rng, theta):
@@ -244,12 +252,13 @@ def found(rng, theta=0.45, **options):
 
 class TestSearch:
     def test_with_room_to_spare_everything_becomes_narrow(self, rng):
-        policy, _valid = found(rng, theta=50.0, bits=(8, 1, 32))
+        policy, _valid = found(rng, theta=50.0, bits=(8, 1, 32), widen=3)
         assert [c.scheme for c in policy.of_role("weights")] == ["B-1", "B-1"]
         assert [c.scheme for c in policy.of_role("activations")] == ["float", "float"]
         assert policy.history[-1]["violated"] == 0
         assert policy.keeps_bound
         assert "keeps the bound" in policy.verdict
+        assert len(policy.tried) == 1  # nothing to widen
         sizes = [row["size"] for row in policy.history]
         assert all(after < before for before, after in itertools.pairwise(sizes))
 
@@ -273,6 +282,19 @@ class TestSearch:
         assert policy.history[-1]["violated"] == 1
         assert len(policy.tried) <= 3
         assert policy.tried[-1][0] == 8
+
+    def test_the_widest_for_the_fewest_bits_comes_first(self, rng):
+        base, _, layers = relaxed(mlp(rng), np.zeros((2, 4), np.float32), ("B-1", "C-4", "float"))  # 48 and 24 weights
+        policy = Policy.of(base).changed({"*.quant.weight": "B-1"})
+        seen = []
+        while (change := _wider(policy, layers)) is not None:
+            seen += change.items()
+            policy = policy.changed(change)
+        small, large = "3.quant.weight", "0.quant.weight"
+        assert seen == [(small, "C-4"), (large, "C-4"), (small, "float"), (large, "float")]
+        layers[0].alpha.data[...] = [0.0, 3.0, 0.0]  # whoever is likely to be wide may be twice as large
+        assert _wider(Policy.of(base).changed({"*.quant.weight": "B-1"}), layers) == {large: "C-4"}
+        assert _wider(policy, layers) is None
 
     def test_the_model_stays_as_it_was(self, rng):
         model, data = ConvNet(rng), images(rng)

@@ -27,7 +27,7 @@ from tinyqnn.data.loader import Augment
 from tinyqnn.files.atomic import PathLike
 from tinyqnn.functional import cross_entropy
 from tinyqnn.graph import GraphModule
-from tinyqnn.nn import Module
+from tinyqnn.nn import Module, Parameter
 from tinyqnn.quant import scheme as _scheme
 from tinyqnn.search.network import OptimizerOf, traced, trainable
 from tinyqnn.search.policy import Policy
@@ -91,6 +91,7 @@ def dfq(
     optimizer: OptimizerOf | None = None,
     lr: float = 1e-3,
     alpha_lr: float = 0.02,
+    equal_steps: bool = True,
     batch_size: int = 128,
     seq_len: int = 35,
     augment: Augment | None = None,
@@ -115,6 +116,8 @@ def dfq(
     keep            expensive vertices that stay float: names, "first", "last"
     optimizer       a function of the parameters, for the weights; None: Adam(lr). The rate falls along a cosine. α has
                     an Adam of its own, at alpha_lr
+    equal_steps     True: both gradients of α are brought to length 1, so that the units of G have no say. False: G is
+                    in bits a weight, ∇G mostly the longer gradient: few steps down G outweigh many down the loss
     folder          for checkpoints; with `resume` a search that was stopped goes on and ends with the same bits
 
     Returns a Policy with the retrained network as `.model` and `.history`; `.verdict` says whether the bound is kept.
@@ -147,8 +150,14 @@ def dfq(
     relaxed, layers = relax(base, notations, _kept(base, keep))
     x, _ = next(iter(source_of(train, batch_size, seq_len).batches(None)))
     start(relaxed, layers, base, Tensor(x))
-    search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed)
-    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "bits": list(notations), "epochs": epochs}
+    search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed, equal_steps)
+    settings = {
+        "theta": float(theta),
+        "alpha_lr": alpha_lr,
+        "bits": list(notations),
+        "epochs": epochs,
+        "equal_steps": equal_steps,
+    }
 
     def fit(network: GraphModule, epochs: int, stem: str, label: str, hook: Search | None = None) -> Module:
         """Train all of a network but α."""
@@ -202,7 +211,9 @@ class Search(Hook):
         batch_size: int = 128,
         seq_len: int = 35,
         seed: int = 0,
+        equal_steps: bool = True,
     ) -> None:
+        self.equal_steps = equal_steps
         self.layers, self.theta, self.loss = layers, theta, loss
         self.optimizer = optim.Adam([layer.alpha for layer in layers], lr=lr, betas=(0.5, 0.999))  # as DARTS has it
         self.valid = _Stream(valid, batch_size, seq_len, np.random.default_rng((seed, 1)))
@@ -231,6 +242,8 @@ class Search(Hook):
             _require(weights, True)
             for module, training in modes:
                 module.__dict__["training"] = training
+        if self.equal_steps:
+            _normalize(alphas)
         self.optimizer.step()
         self.steps, self.violations = self.steps + 1, self.violations + violated
 
@@ -345,6 +358,14 @@ def _wider(policy: Policy, layers: list[Relaxed]) -> dict[str, str] | None:
             added = layer.elements * (layer.bits[place + 1] - layer.bits[place])
             found.append((float(following) / max(added, 1), layer.vertex, layer.notations[place + 1]))
     return None if not found else {max(found)[1]: max(found)[2]}
+
+
+def _normalize(alphas: list[Parameter]) -> None:
+    """Bring the gradient of all α together to length 1."""
+    length = math.sqrt(sum(float(np.vdot(alpha.grad, alpha.grad)) for alpha in alphas if alpha.grad is not None))
+    for alpha in alphas:
+        if alpha.grad is not None and length > 0:
+            alpha.grad = alpha.grad / alpha.grad.dtype.type(length)
 
 
 def _require(parameters: Iterable[Tensor], wanted: bool) -> None:

@@ -36,7 +36,7 @@ class Config:
 
     seed: int
     hidden: int = 32
-    train: int = 30_000
+    train: int = 20_000
     batch_size: int = 20
     seq_len: int = 20
     epochs: int = 6

@@ -81,6 +81,7 @@ def run(config: Config, report: Report) -> dict[str, Any]:
     ours = dfq(
         model, train, valid, theta=theta, bits=(1, 8), epochs=config.search_epochs,
         retrain_epochs=config.retrain_epochs, widen=config.widen, lr=config.quantized_lr, alpha_lr=config.alpha_lr,
+        equal_steps=False,
         batch_size=config.batch_size, augment=data.crop_and_flip, seed=config.seed, folder=report.folder, resume=True,
         progress=False,
     )  # fmt: skip
