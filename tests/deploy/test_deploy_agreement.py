@@ -317,3 +317,39 @@ def test_a_step_of_one_sample_is_that_of_many(rng):
         np.testing.assert_array_equal(one[:, 0], y[:, i])
         np.testing.assert_array_equal(h1[:, 0], h[:, i])
         np.testing.assert_array_equal(c1[:, 0], c[:, i])
+
+
+class Bare(nn.Module):
+    """Products without a bias, one after another."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.conv, self.depthwise = (
+            nn.Conv2d(2, 4, 3, bias=False, rng=rng),
+            nn.Conv2d(4, 4, 3, groups=4, bias=False, rng=rng),
+        )
+        self.pointwise, self.fc = nn.Conv2d(4, 6, 1, bias=False, rng=rng), nn.Linear(6, 3, bias=False, rng=rng)
+
+    def forward(self, x):
+        x = self.pointwise(self.depthwise(F.relu(self.conv(x))))
+        return self.fc(F.max_pool2d(x, 5).flatten(1))
+
+
+@pytest.mark.parametrize("scheme", ["C-2", "C-1", "Q-2", "B-1", "P-3", "R-2"])
+def test_sums_of_zero_on_an_edge_fall_as_in_the_model(rng, scheme):
+    """Whole numbers cannot toss the model's coins; such products are added up as the model adds."""
+    first = {"conv": "C-3", "*": scheme} if scheme in ("B-1", "Q-2") else scheme
+    x = images(rng, (8, 2, 9, 9))
+    schemes = {"conv": "C-3", "depthwise": "C-3", "pointwise": scheme, "fc": scheme}
+    qmodel = graph.generate(Bare(rng), x, weights=first, activations=schemes).eval()
+    packed = deploy.pack(qmodel)
+    sums = {layer.name: layer.options["sums"] for layer in packed.layers if layer.op in ("conv2d", "linear")}
+    assert sums["depthwise"] == sums["pointwise"] == "float32"
+    assert sums["fc"] == "exact"
+    assert deploy.agreement(qmodel, packed, x).equal
+    if scheme == "C-2":
+        found = deploy.agreement(qmodel, deploy.pack(qmodel, exact=True), x)
+        assert not found.equal
+        assert found.first.edge < NEAR
+    whole = deploy.pack(graph.generate(Bare(rng), x, weights="C-2", activations="F-3").eval())
+    assert {layer.options["sums"] for layer in whole.layers if layer.op in ("conv2d", "linear")} == {"exact"}

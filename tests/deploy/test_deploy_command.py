@@ -49,3 +49,11 @@ def test_run_answers_and_takes_the_time(packed, capsys):
 def test_what_goes_wrong_is_said(packed, capsys, arguments, message):
     assert cli.main([str(packed) if word == "FILE" else word for word in arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_inspect_says_what_is_added_up_in_float(tmp_path, rng, capsys):
+    model = models.create("separable-8", rng=rng)
+    x = rng.normal(size=(2, 1, 28, 28)).astype(np.float32)
+    deploy.pack(graph.generate(model, x, weights="C-2", activations="C-2").eval()).save(tmp_path / "m.npz")
+    assert cli.main(["inspect", str(tmp_path / "m.npz")]) == 0
+    assert "sums   in float32: block1.depthwise, block2.depthwise" in capsys.readouterr().out

@@ -4,6 +4,7 @@
     operand.py     what each scheme's codes are as whole numbers
     lower.py       the graph to a list of layers (layers.py)
     product.py     sums of products of codes, on the kernel that serves the widths
+    ties.py        sums of 0 that lie on an edge
     stairs.py      from sums to the next codes: the one rounding
     recurrent.py   an LSTM on codes
     engine.py      runs the list

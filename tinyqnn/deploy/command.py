@@ -12,6 +12,7 @@ import numpy as np
 from tinyqnn import data
 from tinyqnn.data.dataset import Corpus, Split
 from tinyqnn.deploy.format import load
+from tinyqnn.deploy.layers import FLOAT
 from tinyqnn.deploy.model import Packed
 from tinyqnn.tensor import Tensor
 from tinyqnn.train import evaluate
@@ -61,7 +62,7 @@ def table(packed: Packed) -> str:
     >>> from tinyqnn.deploy import pack
     >>> x = np.random.default_rng(0).normal(size=(8, 100)).astype(np.float32)
     >>> model = graph.generate(nn.Sequential(nn.Linear(100, 10)), x, weights="P-3", activations="C-2")
-    >>> print(table(pack(model)))  # doctest: +ELLIPSIS
+    >>> print(table(pack(model)))
     layer  operation  shape   weights  activations  bytes  float32
     ──────────────────────────────────────────────────────────────
     0      linear     10×100  P-3      C-2            379    4,000
@@ -83,6 +84,10 @@ def table(packed: Packed) -> str:
     for i, layer in enumerate(layer for layer in packed.layers if layer.op == "input"):
         shape = ["any" if (i, k) in free else str(n) for k, n in enumerate(lengths.shapes[i])]
         takes.append(f"{layer.name} ({', '.join(shape)})")
+    float_sums = [
+        layer.name for layer in packed.layers if layer.options.get("sums") == FLOAT and "weight" in layer.coded
+    ]
+    notes = [f"sums   in float32: {', '.join(float_sums)}"] if float_sums else []
     return "\n".join(
         [
             lines[0],
@@ -92,6 +97,7 @@ def table(packed: Packed) -> str:
             f"file   {packed.nbytes:,} bytes: {sizes['codes']:,} codes, {sizes['scales']:,} scales, "
             f"{sizes['floats']:,} floats (biases, norms), {sizes['header']:,} header",
             f"takes  {', '.join(takes)}",
+            *notes,
         ]
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.deploy.layers import PLAIN, Layer
+from tinyqnn.deploy.layers import EXACT, ON_CODES, PLAIN, Layer
 from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.product import Product, Window, integer
 from tinyqnn.deploy.recurrent import run_lstm
@@ -26,8 +26,6 @@ from tinyqnn.tensor import Node
 Array = np.ndarray
 Values = dict[str, Any]
 Step = Callable[[Values, list[int]], None]
-
-ON_CODES = ("relu", "max_pool2d", "flatten", "reshape")  # what may lie between a product and the next codes
 
 
 @dataclass(frozen=True)
@@ -94,14 +92,18 @@ class Engine:
                 break
             between.insert(0, layer)
             layer = self.layers[layer.arguments[0].vertex]
-        if layer.op not in ("conv2d", "linear") or not integer(layer.coded.get("weight"), self._coded(layer)):
+        if layer.op not in ("conv2d", "linear") or not self._integer(layer):
             return None
         return Fused(layer, tuple(between), quantize) if self._product(layer).single else None
+
+    def _integer(self, layer: Layer) -> bool:
+        """Is this product added up in whole numbers?"""
+        return layer.options["sums"] == EXACT and integer(layer.coded.get("weight"), self._coded(layer))
 
     def _product(self, layer: Layer) -> Product:
         x = self._coded(layer)
         assert x is not None
-        window = Window(**layer.options) if layer.op == "conv2d" else None
+        window = _window(layer) if layer.op == "conv2d" else None
         numbers = layer.numbers
         addend = numbers.get("addend", numbers.get("bias"))
         return Product(layer.coded["weight"], x, window, numbers.get("multiplier"), addend)
@@ -188,7 +190,7 @@ class Engine:
 
     def _conv_or_linear(self, layer: Layer) -> Callable[[Array], Array]:
         x, weight = self._coded(layer), layer.coded.get("weight")
-        if integer(weight, x):
+        if self._integer(layer):
             return self._product(layer)
         values = layer.numbers["weight"] if weight is None else weight.values()
         bias = layer.numbers.get("bias")
@@ -196,7 +198,7 @@ class Engine:
         def run(given: Array) -> Array:
             real = given if x is None else x.quantizer.decode(given, x.params)
             if layer.op == "conv2d":
-                return kernels.conv.conv2d(real, values, bias, *Window(**layer.options))
+                return kernels.conv.conv2d(real, values, bias, *_window(layer))
             rows = real.reshape(-1, real.shape[-1])
             return kernels.gemm.matmul(rows, values.T, bias).reshape(*real.shape[:-1], len(values))
 
@@ -225,6 +227,10 @@ class Engine:
     def _norm(self, layer: Layer) -> Callable[[Array], Array]:
         mean, scale, shift = (layer.numbers[name] for name in ("mean", "scale", "shift"))
         return lambda x: channels.affine(x, mean, scale, shift)
+
+
+def _window(layer: Layer) -> Window:
+    return Window(*(layer.options[name] for name in Window._fields))
 
 
 def _get(values: Values, port: Port) -> Array:

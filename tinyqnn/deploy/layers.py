@@ -49,6 +49,8 @@ PLAIN: dict[str, type[Function]] = {
     "flatten": Flatten, "reshape": Reshape, "permute": Permute, "getitem": GetItem,
     "concat": Concat, "stack": Stack, "pad": Pad,
 }  # fmt: skip
+EXACT, FLOAT = "exact", "float32"  # how a product of codes is added up, see `ties.py`
+ON_CODES = ("relu", "max_pool2d", "flatten", "reshape")  # what may lie between a product and the next codes
 OWN = ("input", "constant", "quantize", "conv2d", "linear", "embedding", "lstm", "batch_norm")
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinyqnn.deploy.fold import as_run, fold
-from tinyqnn.deploy.layers import PLAIN, Layer
+from tinyqnn.deploy.layers import EXACT, PLAIN, Layer
 from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.product import integer
+from tinyqnn.deploy.ties import mark_ties
 from tinyqnn.deploy.values import leaves
 from tinyqnn.functional.conv import Conv2d, Linear
 from tinyqnn.functional.dropout import Dropout
@@ -34,8 +35,10 @@ Array = np.ndarray
 _NAMES = {function: name for name, function in PLAIN.items()}
 
 
-def lower(model: GraphModule) -> tuple[list[Layer], Any]:
+def lower(model: GraphModule, exact: bool = False) -> tuple[list[Layer], Any]:
     """The layers of a model made by `graph.generate`, as it evaluates, and what it returns, as a tree of `Port`.
+
+    exact   sums of whole numbers also where a sum of 0 lies on an edge (`ties.py`)
 
     Raises ValueError, naming the vertex, for what has no packed form, RuntimeError for activations never seen.
     """
@@ -48,7 +51,10 @@ def lower(model: GraphModule) -> tuple[list[Layer], Any]:
     for vertex in model.graph:
         lowering.add(vertex)
     outputs = map_tree(model.graph.outputs, lambda leaf, _: lowering.port(leaf) if isinstance(leaf, Port) else leaf)
-    return _needed(lowering.layers, outputs), outputs
+    layers = _needed(lowering.layers, outputs)
+    if not exact:
+        mark_ties(layers)
+    return layers, outputs
 
 
 class _Lowering:
@@ -105,7 +111,7 @@ class _Lowering:
 
     def _product(self, vertex: Vertex) -> None:
         layer = Layer(vertex.name, "conv2d" if vertex.function is Conv2d else "linear", (self._argument(vertex, 0),))
-        layer.options = dict(vertex.options)
+        layer.options = {**vertex.options, "sums": EXACT}
         self._weight(vertex, 1, "weight", layer)
         self._keep(layer, "bias", self._number(vertex, 2))
         self._append(layer)

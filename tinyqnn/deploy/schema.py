@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from tinyqnn.deploy.layers import OWN, PLAIN, Layer
+from tinyqnn.deploy.layers import EXACT, FLOAT, OWN, PLAIN, Layer
 from tinyqnn.deploy.values import leaves
 from tinyqnn.files import FileError
 from tinyqnn.graph.lengths import Fill, Length, Lengths
@@ -161,7 +161,11 @@ def _product(layer: Layer) -> None:
         _refuse(layer, f"has the numbers {sorted(found)}; expected none, bias, or multiplier and addend")
     if "multiplier" in found and "weight" not in layer.coded:
         _refuse(layer, "has a folded norm, but no codes")
-    _same(layer, "options", layer.options, ("stride", "padding", "dilation", "groups") if is_conv else ())
+    _same(layer, "options", layer.options, ("sums", *(("stride", "padding", "dilation", "groups") if is_conv else ())))
+    if layer.options["sums"] not in (EXACT, FLOAT):
+        _refuse(layer, f"has sums that are {layer.options['sums']!r}, expected {EXACT!r} or {FLOAT!r}")
+    if "multiplier" in found and layer.options["sums"] != EXACT:
+        _refuse(layer, "has a folded norm, and sums that are not exact")
     if is_conv:
         _window(layer)
         groups = layer.options["groups"]
