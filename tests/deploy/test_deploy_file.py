@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import importlib.util
 import io
 import json
 import math
 import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -378,3 +384,28 @@ def test_loading_compares_with_the_model_it_came_from(rng, tmp_path):
     loaded = deploy.load(tmp_path / "m.npz")
     assert deploy.agreement(qmodel, loaded, x).equal
     np.testing.assert_allclose(loaded(x), qmodel(Tensor(x)).data, atol=1e-5)
+
+
+def test_the_page_about_the_file_runs_and_prints_what_it_says(monkeypatch, tmp_path):
+    """The page has a reader that knows nothing of tinyqnn, and finds the same weights."""
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("run_file_page", root / "tutorials" / "run.py")
+    runner = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, runner)
+    spec.loader.exec_module(runner)
+    monkeypatch.chdir(tmp_path)
+    assert runner.run(root / "tutorials" / "file_format.md") == 2
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_pages_c_finds_every_place(rng, tmp_path):
+    page_text = (Path(__file__).resolve().parents[2] / "tutorials" / "file_format.md").read_text()
+    function = re.search(r"```c\n(.*?)```", page_text, re.DOTALL)[1]
+    (tmp_path / "place.c").write_text("#include <stddef.h>\n" + function)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", "place.so", "place.c"], cwd=tmp_path, check=True)
+    place = ctypes.CDLL(str(tmp_path / "place.so")).place
+    place.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t]
+    for bits in range(1, 9):
+        places = rng.integers(0, 2**bits, 77)
+        data = b"before" + page.pack_bits(places, bits).tobytes()
+        assert [place(data, 6, 77, bits, i) for i in range(77)] == places.tolist()

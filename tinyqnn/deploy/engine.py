@@ -195,7 +195,15 @@ class Engine:
         values = layer.numbers["weight"] if weight is None else weight.values()
         bias = layer.numbers.get("bias")
 
+        channels_in = values.shape[1] * (layer.options["groups"] if layer.op == "conv2d" else 1)
+
         def run(given: Array) -> Array:
+            if (
+                given.ndim != 4
+                and layer.op == "conv2d"
+                or given.shape[1 if layer.op == "conv2d" else -1] != channels_in
+            ):
+                raise ValueError(f"{layer.name} takes {channels_in} channels, got an input of shape {given.shape}")
             real = given if x is None else x.quantizer.decode(given, x.params)
             if layer.op == "conv2d":
                 return kernels.conv.conv2d(real, values, bias, *_window(layer))
@@ -226,7 +234,13 @@ class Engine:
 
     def _norm(self, layer: Layer) -> Callable[[Array], Array]:
         mean, scale, shift = (layer.numbers[name] for name in ("mean", "scale", "shift"))
-        return lambda x: channels.affine(x, mean, scale, shift)
+
+        def run(x: Array) -> Array:
+            if x.ndim < 2 or x.shape[1] != len(mean):
+                raise ValueError(f"{layer.name} takes {len(mean)} channels, got an input of shape {x.shape}")
+            return channels.affine(x, mean, scale, shift)
+
+        return run
 
 
 def _window(layer: Layer) -> Window:

@@ -29,9 +29,14 @@ def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[in
     biases = [layer.numbers[name] for name in ("bias_ih", "bias_hh") if name in layer.numbers]
     sources = layer.arguments
     from_zeros = layer.options["from_zeros"]
+    inputs, size = (_shape(layer, name)[1] for name in ("weight_ih", "weight_hh"))
 
     def step(values: dict[str, Any], lengths: list[int]) -> None:
         codes, h, c = (_value(values, port) for port in sources)
+        if codes.ndim != 3 or codes.shape[2] != inputs or not h.shape == c.shape == (codes.shape[1], size):
+            raise ValueError(
+                f"{layer.name} takes (T, N, {inputs}) and states of (N, {size}), got {codes.shape}, {h.shape}, {c.shape}"
+            )
         gates = of_input(codes)  # (T, N, in) -> (T, N, 4·hidden)
         for bias in biases:
             gates += bias
@@ -153,6 +158,12 @@ def _encoder(coded: Coded | None) -> Callable[[Array], Array]:
     if coded is None:
         return lambda h: h
     return FloatStairs(coded) if coded.quantizer.axis is None else coded.encode
+
+
+def _shape(layer: Layer, name: str) -> tuple[int, ...]:
+    found = layer.coded[name].codes if name in layer.coded else layer.numbers[name]
+    assert found is not None
+    return found.shape
 
 
 def _value(values: dict[str, Any], port: Any) -> Array:
