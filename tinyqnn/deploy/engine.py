@@ -198,11 +198,8 @@ class Engine:
         channels_in = values.shape[1] * (layer.options["groups"] if layer.op == "conv2d" else 1)
 
         def run(given: Array) -> Array:
-            if (
-                given.ndim != 4
-                and layer.op == "conv2d"
-                or given.shape[1 if layer.op == "conv2d" else -1] != channels_in
-            ):
+            axis = 1 if layer.op == "conv2d" else -1
+            if given.ndim < 2 or (axis == 1 and given.ndim != 4) or given.shape[axis] != channels_in:
                 raise ValueError(f"{layer.name} takes {channels_in} channels, got an input of shape {given.shape}")
             real = given if x is None else x.quantizer.decode(given, x.params)
             if layer.op == "conv2d":

@@ -35,7 +35,7 @@ def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[in
         codes, h, c = (_value(values, port) for port in sources)
         if codes.ndim != 3 or codes.shape[2] != inputs or not h.shape == c.shape == (codes.shape[1], size):
             raise ValueError(
-                f"{layer.name} takes (T, N, {inputs}) and states of (N, {size}), got {codes.shape}, {h.shape}, {c.shape}"
+                f"{layer.name} takes (T, N, {inputs}) and states (N, {size}), got {codes.shape}, {h.shape}, {c.shape}"
             )
         gates = of_input(codes)  # (T, N, in) -> (T, N, 4·hidden)
         for bias in biases:
