@@ -35,6 +35,10 @@ WITHOUT_EXAMPLE = {
     "optim.Schedule",
     "quant.Quantizer",
     "quant.StraightThrough",
+    "quantize.Result",
+    "quantize.Stopped",
+    "quantize.main",
+    "quantize.run",
     "train.Hook",
     "train.Score",
 }
