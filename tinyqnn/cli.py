@@ -153,8 +153,9 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument(
         "what",
-        choices=["training", "quantizing", "gemm", "gemv", "layer"],
+        choices=["training", "quantizing", "inference", "gemm", "gemv", "layer"],
         help="training: the time of a training step; quantizing: the same with quantizers on every layer; "
+        "inference: what a packed network takes to answer; "
         "gemm, gemv, layer: products of codes, of one row, a convolution",
     )
     bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
@@ -273,6 +274,8 @@ def run_bench(args: argparse.Namespace) -> int:
 
     if args.what == "quantizing":
         return _bench_quantizing(args)
+    if args.what == "inference":
+        return _bench_inference(args)
     if args.what != "training":
         return _bench_products(args)
     names = args.cases or list(training.CASES)
@@ -312,6 +315,23 @@ def _bench_quantizing(args: argparse.Namespace) -> int:
 
         cases = {name: quantizing.record(found) for name, found in results.items()}
         _write_text(args.json, json.dumps({"environment": environment(), "cases": cases}, indent=2) + "\n")
+    return 0
+
+
+def _bench_inference(args: argparse.Namespace) -> int:
+    """`tinyqnn bench inference`."""
+    from tinyqnn.bench import inference
+
+    names = args.cases or list(inference.CASES)
+    for name in names:
+        if name not in inference.CASES:
+            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(inference.CASES)}")
+    rows = inference.run(names, args.vs == "torch", args.threads, args.rounds)
+    print(inference.table(rows))
+    if args.json:
+        from tinyqnn.provenance import environment
+
+        _write_text(args.json, json.dumps({"environment": environment(), "cases": rows}, indent=2) + "\n")
     return 0
 
 
