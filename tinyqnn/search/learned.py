@@ -6,14 +6,12 @@ width: the step of 3 bits says nothing about that of 2, so it starts anew whenev
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tinyqnn.graph.cost import average_bits
 from tinyqnn.nn import Module
 from tinyqnn.nn.module import Parameter
 from tinyqnn.quant import SCHEMES, ActivationQuantizer, Quantizer, WeightQuantizer, quantize_with_bits
@@ -93,47 +91,29 @@ def learnable(quantizer: Any) -> bool:
 def rounded(
     bits: Sequence[float], widths: Sequence[range], elements: Sequence[int], target: float, tolerance: float = 0.1
 ) -> list[int]:
-    """Whole widths near the learned `bits`, within `widths`, whose average is at most `target` + `tolerance`.
+    """Whole widths nearest to the learned `bits`: those with the least Σ (b − w)² whose average fits the target.
 
-    Each is rounded to the nearest. While the average is too high, one vertex loses a bit: the one whose learned width
-    is the least harmed, by the growth of (b − w)². What was taken away and still fits is then given back, the largest
-    loss first. If the average lies below `target` − `tolerance`, bits are added in the same way as long as they fit;
-    where none does, one vertex gains a bit and another loses some, if that helps.
+    The average lies within `tolerance` of the target; where no widths bring it there it is below that, and where all
+    are above, the lowest there is. A knapsack, vertex by vertex: of all ways to choose the widths so far that are
+    equally large, to a hundredth of a bit on average, the one that strays least is kept.
 
     >>> sizes = [100, 1000, 50_000]
     >>> rounded([4.4, 3.2, 2.6], [range(1, 9)] * 3, sizes, target=2)
     [4, 3, 2]
     """
-    chosen = [min(max(math.floor(b + 0.5), r[0]), r[-1]) for b, r in zip(bits, widths)]
-    nearest = list(chosen)
-
-    def average(i: int, step: int) -> float:
-        return average_bits([w + step * (k == i) for k, w in enumerate(chosen)], elements)
-
-    def harm(i: int, step: int) -> float:
-        return (bits[i] - chosen[i] - step) ** 2 - (bits[i] - chosen[i]) ** 2
-
-    while average(0, 0) > target + tolerance:
-        lower = [i for i, r in enumerate(widths) if chosen[i] > r[0]]
-        if not lower:
-            break
-        chosen[min(lower, key=lambda i: harm(i, -1))] -= 1
-    while True:
-        back = [i for i in range(len(chosen)) if chosen[i] < nearest[i] and average(i, 1) <= target + tolerance]
-        if not back:
-            break
-        chosen[min(back, key=lambda i: harm(i, 1))] += 1
-    while average(0, 0) < target - tolerance:
-        more = [i for i, r in enumerate(widths) if chosen[i] < r[-1] and average(i, 1) <= target + tolerance]
-        if not more:
-            break
-        chosen[min(more, key=lambda i: harm(i, 1))] += 1
-    if average(0, 0) < target - tolerance:
-        trades = []
-        for i, j in itertools.permutations(range(len(chosen)), 2):
-            for step in range(1, chosen[j] - widths[j][0] + 1 if chosen[i] < widths[i][-1] else 0):
-                traded = [w + (k == i) - step * (k == j) for k, w in enumerate(chosen)]
-                if abs(average_bits(traded, elements) - target) <= tolerance:
-                    trades.append((harm(i, 1) + harm(j, -step), traded))
-        chosen = min(trades)[1] if trades else chosen
-    return chosen
+    total = sum(elements)
+    kept: dict[int, tuple[float, int, tuple[int, ...]]] = {0: (0.0, 0, ())}  # by size: (Σ (b − w)², size, widths)
+    for b, choices, count in zip(bits, widths, elements):
+        longer: dict[int, tuple[float, int, tuple[int, ...]]] = {}
+        for strayed, size, chosen in kept.values():
+            for w in choices:
+                found = strayed + (b - w) ** 2, size + count * w, (*chosen, w)
+                place = 100 * found[1] // total
+                if place not in longer or found < longer[place]:
+                    longer[place] = found
+        kept = longer
+    fitting = [found for found in kept.values() if found[1] <= (target + tolerance) * total]
+    if not fitting:
+        return [choices[0] for choices in widths]
+    within = [found for found in fitting if found[1] >= (target - tolerance) * total]
+    return list(min(within or fitting)[2])
