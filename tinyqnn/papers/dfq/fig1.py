@@ -223,8 +223,8 @@ def table(cells: list[Cell]) -> str:
         lines[-1] += f"{mean([_over_random(cell, name) for cell in cells])} over random policies"
     return "\n".join(lines) + (
         f"\n\nThree convolutions of {c.width}, {2 * c.width} and {4 * c.width} channels on MNIST, {c.train:,} "
-        f"training, {c.valid:,} validation and {c.test:,} test images; {c.epochs} epochs in float, {c.search_epochs} of "
-        f"search and {c.retrain_epochs} after it, up to {1 + c.widen} times while the bound is broken; mean ± sd of "
+        f"training, {c.valid:,} validation and {c.test:,} test images; {c.epochs} epochs in float, {c.search_epochs} "
+        f"of search and {c.retrain_epochs} after it, up to {1 + c.widen} times while the bound is broken; mean ± sd of "
         f"{len(cells)} seeds. The paper's figure 1 is of VGG-16 on CIFAR-10 and prints no numbers."
     )
 

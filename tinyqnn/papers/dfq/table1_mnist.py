@@ -39,11 +39,11 @@ class Config:
     seed: int
     data: str = "mnist"
     width: int = 40
-    train: int = 3_000
-    valid: int = 1_500
+    train: int = 10_000
+    valid: int = 2_000
     test: int = 10_000
     batch_size: int = 50
-    epochs: int = 5
+    epochs: int = 6
     search_epochs: int = 2
     retrain_epochs: int = 2
     widen: int = 1
