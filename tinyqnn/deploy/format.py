@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -310,31 +309,3 @@ def _lengths(entry: Header) -> Lengths:
     if not all(free) or sorted(named) != [(i, k) for i, shape in enumerate(shapes) for k in range(len(shape))]:
         raise FileError(f"{entry.path} does not name every axis of the inputs once, as free or as fixed")
     return Lengths(shapes, free, fixed)
-
-
-def describe(packed: Packed) -> Iterator[tuple[str, ...]]:
-    """A row a layer with stored numbers: name, op, shape, weights, activations, bytes, float32 bytes."""
-    schemes = {layer.name: layer.coded["x"].quantizer.notation for layer in packed.layers if layer.op == "quantize"}
-    for layer in packed.layers:
-        weights = {name: c for name, c in layer.coded.items() if c.codes is not None}
-        floats = {name: a for name, a in layer.numbers.items() if name.startswith("weight")}
-        if not weights and not floats:
-            continue
-        source = layer.arguments[0].vertex if layer.arguments else ""
-        flowing = [schemes.get(source, "float")] + [
-            c.quantizer.notation for n, c in layer.coded.items() if n == "hidden"
-        ]
-        shapes = [a.shape for c in weights.values() if (a := c.codes) is not None] + [a.shape for a in floats.values()]
-        packed_bytes = sum(-(-c.codes.size * c.quantizer.bits // 8) for c in weights.values() if c.codes is not None)
-        packed_bytes += 4 * sum(v.size for c in weights.values() for v in c.params.values())
-        packed_bytes += 4 * sum(a.size for a in floats.values())
-        elements = sum(math.prod(shape) for shape in shapes)
-        yield (
-            layer.name,
-            layer.op,
-            ", ".join("×".join(map(str, shape)) for shape in shapes),
-            ", ".join(dict.fromkeys(c.quantizer.notation for c in weights.values())) or "float",
-            "" if layer.op == "embedding" else ", ".join(dict.fromkeys(flowing)),
-            f"{packed_bytes:,}",
-            f"{4 * elements:,}",
-        )
