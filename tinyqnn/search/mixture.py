@@ -27,10 +27,11 @@ from tinyqnn.tensor import Array, Function, Node, Tensor
 CHUNK = (
     2**15
 )  # numbers at a time: x, the sum and one scheme's values stay in the cache while all schemes have their turn
+SMALL = 4096  # up to here it is cheaper to keep the schemes' values than to make them once more
 
 
 class Mix(Function):
-    """y = Σ_j π_j Q_j(x) in one buffer; what the schemes made of x is not kept but made once more on the way back.
+    """y = Σ_j π_j Q_j(x) in one buffer; what the schemes make of a large x is not kept but made again on the way back.
 
     >>> from tinyqnn.quant import scheme
     >>> s = Tensor(np.zeros(2), requires_grad=True)
@@ -54,8 +55,12 @@ class Mix(Function):
         temperature: float,
     ) -> Array:
         share = soft_sample(state, noise, temperature)
-        ctx.save(x, share, schemes, params, temperature)
         flat, back = in_memory_order(x)
+        if flat.size <= SMALL:
+            each = np.stack([_values(q, flat, p) for q, p in zip(schemes, params)])  # (M, N)
+            ctx.save(x, share, schemes, params, temperature, each)
+            return back(share.astype(x.dtype) @ each)
+        ctx.save(x, share, schemes, params, temperature, None)
         y = np.empty_like(flat)
 
         def body(first: int, last: int) -> None:
@@ -63,14 +68,14 @@ class Mix(Function):
             total[...] = 0
             for q, p, weight in zip(schemes, params, share.astype(x.dtype)):
                 if weight > 0:
-                    total += weight * q._quantized(part, p)
+                    total += weight * _values(q, part, p)
 
         in_chunks(body, flat.size)
         return back(y)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None]:
-        x, share, schemes, params, temperature = ctx.saved
+        x, share, schemes, params, temperature, each = ctx.saved
         flat, back = in_memory_order(x)
         g = np.empty_like(x)  # the gradient in the order x lies in
         np.copyto(g, grad)
@@ -84,15 +89,25 @@ class Mix(Function):
             part, gradient = flat[first:last], g[first:last]
             passing = np.full(part.shape, everywhere)
             for j, (q, p, limit) in enumerate(zip(schemes, params, limits)):
-                values[first // CHUNK, j] = np.einsum("i,i", gradient, q._quantized(part, p))
+                if each is None:
+                    values[first // CHUNK, j] = np.einsum("i,i", gradient, _values(q, part, p))
                 if limit is not None:
                     passing += share[j].astype(x.dtype) * ((limit[0] <= part) & (part <= limit[1]))
             np.multiply(gradient, passing, out=grad_x[first:last])
 
         in_chunks(body, flat.size)
-        v = values.sum(axis=0)
+        v = values.sum(axis=0) if each is None else (each @ g).astype(np.float64)
         grad_s = share * (v - share @ v) / temperature if temperature > 0 else np.zeros_like(v)
         return back(grad_x), grad_s
+
+
+def _values(q: Quantizer, x: Array, params: Params) -> Array:
+    """Q(x), by the compiled pass for arrays of any size: several NumPy calls a scheme take longer."""
+    if x.dtype == np.float32 and not use_reference():
+        found = q.fast(x, **params)
+        if found is not None:
+            return found
+    return q._quantized(x, params)
 
 
 def soft_sample(state: Array, noise: Array, temperature: float) -> Array:
