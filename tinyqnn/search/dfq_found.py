@@ -60,8 +60,9 @@ def draw(history: Sequence[dict[str, Any]], theta: float, figure: Any) -> None:
 
     epochs = [row["epoch"] for row in history]
     names = list(history[-1]["probabilities"])
-    grid = figure.add_gridspec(2, max(2, len(names)))
-    half = max(2, len(names)) // 2
+    columns = min(max(2, len(names)), 6)
+    grid = figure.add_gridspec(1 + math.ceil(len(names) / columns), columns)
+    half = columns // 2
     losses, sizes = figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])
     losses.plot(epochs, [row["valid_loss"] for row in history], **picture.line(0), label="validation loss")
     losses.axhline(theta, color=picture.RED, linestyle="--", label="bound θ")
@@ -72,7 +73,7 @@ def draw(history: Sequence[dict[str, Any]], theta: float, figure: Any) -> None:
     sizes.set(xlabel="epoch", ylabel="bits of a weight", ylim=(0, None))
     sizes.legend()
     for place, name in enumerate(names):
-        axes = figure.add_subplot(grid[1, place])
+        axes = figure.add_subplot(grid[1 + place // columns, place % columns])
         for number, notation in enumerate(history[-1]["candidates"]):
             shares = [row["probabilities"][name][number] for row in history]
             axes.plot(epochs, shares, **picture.line(number), markersize=3, label=notation)
