@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyqnn import deploy, graph, nn, quant
@@ -48,6 +48,7 @@ class Network(nn.Module):
         return self.fc2(F.relu(self.fc1(F.adaptive_avg_pool2d(x, 1).flatten(1))))
 
 
+@example(blocks=["norm", "sigmoid"], seed=20562)  # a scale of 0: all numbers have one code
 @given(blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5), seed=st.integers(0, 2**20))
 def test_random_networks_agree(blocks, seed, tmp_path_factory):
     rng = np.random.default_rng(seed)

@@ -91,7 +91,7 @@ class FloatStairs:
         top = int(np.float32(np.finfo(np.float32).max).view(np.int32))
         low, high = np.full(count, -top - 1, np.int64), np.full(count, top, np.int64)  # numbers in order, from −max
         while (high - low > 1).any():
-            middle = (low + high) // 2
+            middle = np.maximum((low + high) // 2, -top)
             reached = _position(coded, coded.encode(_float_number(middle))) >= wanted
             high, low = np.where(reached, middle, high), np.where(reached, low, middle)
         never = _position(coded, coded.encode(_float_number(high))) < wanted
