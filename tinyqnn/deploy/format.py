@@ -62,7 +62,10 @@ def load(path: PathLike, max_bytes: int = MAX_BYTES) -> Packed:
     Raises FileError, naming the file and what is wrong with it: cut short, damaged, another kind or version of file, a
     field missing, unknown, or of another type. FileNotFoundError.
     """
-    arrays, content = load_arrays(path, KIND, max_bytes)
+    try:
+        arrays, content = load_arrays(path, KIND, max_bytes)
+    except FileError as error:
+        raise FileError(_short(error)) from error
     try:
         return _model(arrays, content)
     except FileError as error:
