@@ -1,4 +1,4 @@
-"""A text classifier: each word becomes a vector, an LSTM reads them one by one, what it remembers at the end decides."""
+"""A text classifier: each word becomes a vector, an LSTM reads them one by one, its last state decides."""
 
 from __future__ import annotations
 
