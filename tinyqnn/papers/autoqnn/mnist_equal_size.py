@@ -84,7 +84,12 @@ def run(config: Config, report: Report) -> dict[str, Any]:
     else:
         qmodel = pictures.uniform(model, task, train, config.method, ())
     result |= pictures.told(search.Policy.of(qmodel))
-    result["accuracy"] = pictures.retrained(qmodel, task, config.seed, train, test)
+    try:
+        result["accuracy"] = pictures.retrained(qmodel, task, config.seed, train, test)
+    except (FloatingPointError, ValueError) as error:
+        if "finite" not in str(error) and not isinstance(error, FloatingPointError):
+            raise
+        result |= {"accuracy": [1 / (int(train.y.max()) + 1)], "diverged": str(error)}  # it counts as guessing
     report(f"{config.method}: float {floating:.4f}, retrained {result['accuracy'][-1]:.4f}")
     return result
 
@@ -177,12 +182,20 @@ def draw(cells: list[Cell], figure: Any) -> None:
 
     axes = figure.subplots()
     shown = rows(cells)
+    left = max(value for method in shown for value in accuracies(cells, method).values()) - 6
     for place, method in enumerate(shown):
-        values = list(accuracies(cells, method).values())
+        values = [value for value in accuracies(cells, method).values() if value > left]
+        away = [f"{value:.1f}" for value in accuracies(cells, method).values() if value <= left]
+        if away:
+            axes.annotate(f"◂ {', '.join(away)}", (left, place), va="center", fontsize=8)
+        if not values:
+            continue
         colour = picture.INK if method in ("float", "FP32") else picture.GREY
         colour = picture.BLUE if method.startswith("AutoQNN") else colour
         axes.plot(values, [place] * len(values), "o", color=colour, markersize=5, fillstyle="none")
-        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
+        if not away:
+            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
+    axes.set_xlim(left=left)
     axes.set_yticks(range(len(shown)), shown, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy on MNIST (%)", title="2 bits on average, everything of one size: each seed, and the mean")
