@@ -22,7 +22,7 @@ def test_1_evenly_spaced_biases_make_one_staircase_of_n_times_as_many_stairs(nam
     for n in (1, 4, 16, 64):
         biases = step * np.arange(n) / n
         error = read_out(x, biases) - x
-        assert error.std() == pytest.approx(one_neuron / n, rel=0.02)  # 1/n, where chance gives 1/√n
+        assert names["rms"](error) == pytest.approx(one_neuron / n, rel=0.02)  # 1/n, where chance gives 1/√n
         inside_one_stair = read_out(np.linspace(0, step, 50_000, endpoint=False), biases)
         assert len(np.unique(inside_one_stair.round(9))) in (n, n + 1)  # a stair may be cut in two by the ends
 
