@@ -3,7 +3,8 @@
     python figures/bench_training.py          a few minutes; wants PyTorch, and a machine that does nothing else
     python figures/bench_training.py --draw   the picture once more, from the figures of last time
 
-Writes bench_training.json (every figure, with versions and processor) and bench_training.png beside this file.
+Writes bench_training.json (every figure, with versions and processor), bench_training.txt and bench_training.png beside
+this file, and the README's block.
 Blue bars are cases in which we are faster.
 """
 
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import blocks
 from drawing import beside, record
 
 from tinyqnn.bench import training
@@ -37,15 +39,33 @@ def draw(rows: list[dict[str, Any]]) -> None:
         axes.invert_yaxis()
 
 
+def tell(results: dict[str, Any]) -> str:
+    """The figures as a text, for pages: medians, in milliseconds, and the most memory, in MB."""
+    machine = results["environment"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['versions']['torch']}; medians",
+        "",
+        f"{'':<53}{'tinyqnn':>9}{'PyTorch':>10}{'ratio':>7}{'memory':>14}",
+    ]
+    for row in results["cases"]:
+        others = [row[engine] for engine in ("torch", "torch channels-last") if engine in row]
+        theirs = min(others, key=lambda other: other["median_seconds"])
+        ours, memory = row["tinyqnn"], f"{row['tinyqnn']['peak_bytes'] / 1e6:.0f} : {theirs['peak_bytes'] / 1e6:.0f} MB"
+        times = f"{1000 * ours['median_seconds']:>6.1f} ms{1000 * theirs['median_seconds']:>7.1f} ms"
+        lines.append(f"{row['title']:<53}{times}{row['ratio']:>7.2f}{memory:>14}")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    if sys.argv[1:] == ["--draw"]:
-        draw(json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))["cases"])
-        return
-    results = training.run(list(training.CASES), True, threads=2, rounds=4)
-    rows = training.record(results)
-    print(training.table(results))
-    draw(rows)
-    record(__file__, {"environment": environment(), "cases": rows})
+    if sys.argv[1:] != ["--draw"]:
+        measured = training.run(list(training.CASES), True, threads=2, rounds=4)
+        record(__file__, {"environment": environment(), "cases": training.record(measured)})
+    results = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    draw(results["cases"])
+    text = tell(results)
+    Path(__file__).with_suffix(".txt").write_text(text, encoding="utf-8")
+    blocks.write()
+    print(text)
 
 
 if __name__ == "__main__":
