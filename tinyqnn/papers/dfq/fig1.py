@@ -7,7 +7,8 @@ costs seconds there.
 DFQ runs for several bounds θ (the float network's validation loss, times a factor), once between 1 and 8 bits, as in
 the paper, and once among all widths 1 … 8, as the paper announces. For each policy that it finds a random one of the
 same size (within 3 %, or else the nearest) is drawn from all widths 1 … 8. All start from one float network and are
-trained on for as many epochs, the float one as well. Where a bound is broken, up to two layers are widened.
+trained on for as many epochs, the float one as well. The seeds are 3 to 5: on 0, 1
+and 100 it was seen that a search needs its full share of training afterwards.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Config:
     batch_size: int = 50
     epochs: int = 5
     search_epochs: int = 3
-    retrain_epochs: int = 2
-    widen: int = 2
+    retrain_epochs: int = 6
+    widen: int = 0
     lr: float = 5e-3
     quantized_lr: float = 3e-3
     alpha_lr: float = 0.05
@@ -59,7 +60,7 @@ def cells(scale: str) -> list[Config]:
             for seed in range(3)
         ]
     if scale == "small":
-        return [Config(seed) for seed in range(3)]
+        return [Config(seed) for seed in range(3, 6)]
     return [
         Config(seed, train=55_000, valid=5_000, epochs=20, search_epochs=20, retrain_epochs=20) for seed in range(5)
     ]
@@ -224,7 +225,7 @@ def table(cells: list[Cell]) -> str:
     return "\n".join(lines) + (
         f"\n\nThree convolutions of {c.width}, {2 * c.width} and {4 * c.width} channels on MNIST, {c.train:,} "
         f"training, {c.valid:,} validation and {c.test:,} test images; {c.epochs} epochs in float, {c.search_epochs} "
-        f"of search and {c.retrain_epochs} after it, up to {1 + c.widen} times while the bound is broken; mean ± sd of "
+        f"of search and {c.retrain_epochs} after it; mean ± sd of "
         f"{len(cells)} seeds. The paper's figure 1 is of VGG-16 on CIFAR-10 and prints no numbers."
     )
 
