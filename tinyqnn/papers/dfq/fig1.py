@@ -7,8 +7,8 @@ costs seconds there.
 DFQ runs for several bounds θ (the float network's validation loss, times a factor), once between 1 and 8 bits, as in
 the paper, and once among all widths 1 … 8, as the paper announces. For each policy that it finds a random one of the
 same size (within 3 %, or else the nearest) is drawn from all widths 1 … 8. All start from one float network and are
-trained on for as many epochs, the float one as well. The seeds are 3 to 5: on 0, 1
-and 100 it was seen that a search needs its full share of training afterwards.
+trained on for as many epochs, the float one as well. The seeds are 3 to 5: on 0, 1 and
+100 it was seen that a search needs its full share of training afterwards.
 """
 
 from __future__ import annotations

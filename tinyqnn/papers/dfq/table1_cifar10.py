@@ -2,9 +2,8 @@
 
 VGG-16's thirteen convolutions at an eighth of their width, on a part of the training images, for few epochs (Config
 says how many); far from the paper's 84.8 %, so that directions and gaps count. All four start from one float network
-and are trained on, the float one as well, for as many epochs as DFQ's search and its retrainings may take together.
-θ is the float one's validation loss then, and `slack`. Where the network that the search ends with breaks the bound,
-one layer after another may take the next width (`widen`). The images of this copy of CIFAR-10 went through JPEG.
+and are trained on, the float one as well, for as many epochs as DFQ's search and retraining take together.
+θ is the float one's validation loss then, and `slack`. The images of this copy of CIFAR-10 went through JPEG.
 
 Figure 2 is the memory of each layer before and after: the picture below.
 """
@@ -46,8 +45,8 @@ class Config:
     batch_size: int = 50
     epochs: int = 6
     search_epochs: int = 2
-    retrain_epochs: int = 2
-    widen: int = 2
+    retrain_epochs: int = 6
+    widen: int = 0
     lr: float = 3e-3
     quantized_lr: float = 2e-3
     alpha_lr: float = 0.05
@@ -146,7 +145,7 @@ def table(cells: list[Cell]) -> str:
         f"{rows(cells, PAPER)}\n\n"
         f"VGG-16 of width {c.width} (the paper's: 64), {c.train:,} training, {c.valid:,} validation and {c.test:,} "
         f"test images, shifted and flipped, {c.epochs} epochs in float, {c.search_epochs} of search and "
-        f"{c.retrain_epochs} after it (up to {1 + c.widen} times), {len(cells)} seeds. A small scale.\n"
+        f"{c.retrain_epochs} after it, {len(cells)} seeds. A small scale.\n"
         f"{note}\n\n{searches(cells)}"
     )
 
