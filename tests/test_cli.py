@@ -202,7 +202,7 @@ def test_ctrl_c_saves_and_resume_ends_as_if_never_stopped(tmp_path, stop_at):
         "--search-epochs",
         "2",
         "--retrain-epochs",
-        "2",
+        "8",
         "--model",
         "fcdnn-32-3",
         "--batch-size",

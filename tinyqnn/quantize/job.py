@@ -24,7 +24,7 @@ from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module
 from tinyqnn.provenance import environment
 from tinyqnn.quantize.config import Config, as_json, configure, read_config
-from tinyqnn.quantize.methods import Job, Outcome, baselines, check, column, run_method
+from tinyqnn.quantize.methods import Job, Outcome, Stopped, baselines, check, column, run_method
 from tinyqnn.quantize.words import bits, compared, described, line, scored
 from tinyqnn.search import CarriesState, Policy
 from tinyqnn.search.network import example_of, trainable
@@ -99,6 +99,15 @@ def run(
     job = _job(config, source, models.create(config.model, **_sizes(source), rng=rng), report)
     check(job)
     job.folder = _made(folder, config)
+    try:
+        return _phases(job, started)
+    except KeyboardInterrupt as stop:  # wherever it came: checkpoints have all that was learned
+        raise (stop if isinstance(stop, Stopped) else Stopped(job.folder)) from None
+
+
+def _phases(job: Job, started: float) -> Result:
+    """Train, search or quantize, pack, and tell, from the first phase that the folder does not have yet."""
+    config, report = job.config, job.report
     floating = job.fit(job.model, config.epochs, config.lr, "float.npz", "float")
     scores = {"float": job.score(job.model)}
     size = sum(parameter.size for parameter in job.model.parameters())
