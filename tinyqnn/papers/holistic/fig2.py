@@ -258,8 +258,8 @@ def table(cells: list[Cell]) -> str:
         "Right, distorted and noisy, in % of the plane: mean ± standard deviation over the seeds.",
         "The paper has pictures only.",
         "",
-        f"{'network':<16}" + "".join(f"{name:^31}" for name in COLUMNS),
-        f"{'':<16}" + "".join(f"{'right':>12}{'distorted':>12}{'noise':>7}" for _ in COLUMNS),
+        f"{'network':<16}" + "".join(f"{name:^33}" for name in COLUMNS),
+        f"{'':<16}" + "".join(f"{'right':>13}{'distorted':>13}{'noise':>7}" for _ in COLUMNS),
     ]
     kinds = list(dict.fromkeys((cell.config.network, cell.config.residual) for cell in cells))
     for name, residual in kinds:
@@ -267,7 +267,7 @@ def table(cells: list[Cell]) -> str:
         line = f"{name + ' residual' * residual:<16}"
         for mode in COLUMNS:
             right, moved, noise = ([one[mode][key] for one in found] for key in ("accuracy", "distortion", "noise"))
-            line += f"{_spread(right):>12}{_spread(moved):>12}{np.mean(noise):7.2f}"
+            line += f"{_spread(right):>13}{_spread(moved):>13}{np.mean(noise):7.2f}"
         lines.append(line)
     return "\n".join(lines)
 
