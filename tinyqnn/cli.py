@@ -252,9 +252,9 @@ def _root_option(to: argparse.ArgumentParser) -> None:
 
 def run_quantize(args: argparse.Namespace) -> int:
     """`tinyqnn quantize`."""
-    from tinyqnn import quantize
+    from tinyqnn.quantize import job
 
-    return quantize.main(args)
+    return job.main(args)
 
 
 def run_data(args: argparse.Namespace) -> int:

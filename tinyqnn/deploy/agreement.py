@@ -34,6 +34,9 @@ class First:
     packed    the packed model's code
     value     the real number that the quantized model rounded
     edge      how far that number is from the nearest edge between the two codes, in steps between neighbouring values
+
+    >>> First("conv2.quant.input", (0, 2, 5, 5), 1, 2, 0.75, 1e-7).channel
+    2
     """
 
     vertex: str
@@ -65,6 +68,9 @@ class Agreement:
     samples       samples compared; `affected` of them have a differing code
     outputs       the largest difference of an output
     predictions   outputs whose largest number is in another place (along the last axis)
+
+    >>> Agreement(compared=100).equal, Agreement(compared=100, differing=1).equal
+    (True, False)
     """
 
     compared: int = 0

@@ -61,6 +61,15 @@ def load(path: PathLike, max_bytes: int = MAX_BYTES) -> Packed:
 
     Raises FileError, naming the file and what is wrong with it: cut short, damaged, another kind or version of file, a
     field missing, unknown, or of another type. FileNotFoundError.
+
+    >>> import tempfile
+    >>> from tinyqnn import deploy, graph, nn
+    >>> x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    >>> packed = deploy.pack(graph.generate(nn.Linear(4, 3), x, weights="C-2", activations="C-3").eval())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     packed.save(f"{folder}/model.npz")
+    ...     np.array_equal(load(f"{folder}/model.npz")(x), packed(x))
+    True
     """
     try:
         arrays, content = load_arrays(path, KIND, max_bytes)

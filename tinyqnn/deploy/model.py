@@ -36,6 +36,12 @@ class Packed(Module):
     inputs    how it is called: nested tuples of `Input`
     outputs   what it returns: nested tuples of `Port`
     lengths   which axes of the inputs may have other lengths
+
+    >>> from tinyqnn import graph, nn
+    >>> x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    >>> packed = pack(graph.generate(nn.Linear(4, 3), x, weights="C-2", activations="C-3").eval())
+    >>> packed(x).shape
+    (2, 3)
     """
 
     def __init__(self, layers: list[Layer], inputs: Any, outputs: Any, lengths: Lengths) -> None:

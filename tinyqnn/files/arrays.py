@@ -100,6 +100,13 @@ def load_arrays(
 
     Raises FileError, naming the file and what is wrong, for one that is cut short, damaged, of another kind or absurdly
     large; FileNotFoundError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_arrays(f"{folder}/x.npz", {"x": np.arange(3)}, {"made": "here"})
+    ...     arrays, header = load_arrays(f"{folder}/x.npz")
+    >>> arrays["x"].tolist(), header
+    ([0, 1, 2], {'made': 'here'})
     """
     what = "an .npz file" if kind is None else f"a tinyqnn {kind}"
     file, length = open_checked(path, what, max_bytes)
@@ -127,6 +134,12 @@ def read_header(path: PathLike) -> dict[str, Any]:
     """What a file says of itself: "format", "version" and "content", without reading its arrays.
 
     Raises FileError if it is not one of ours.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_arrays(f"{folder}/x.npz", {"x": np.arange(3)}, {"made": "here"}, kind="numbers")
+    ...     read_header(f"{folder}/x.npz")["content"]
+    {'made': 'here'}
     """
     file, length = open_checked(path, "a tinyqnn file", 1 << 62)
     with file:

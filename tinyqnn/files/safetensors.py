@@ -45,6 +45,12 @@ def load_safetensors(path: PathLike, max_bytes: int = MAX_BYTES) -> dict[str, Ar
 
     Raises FileError, naming the file and what is wrong, for one that is cut short, damaged, of another kind or absurdly
     large; nothing is allocated before the header fits the file's length. FileNotFoundError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_safetensors(f"{folder}/x.safetensors", {"x": np.arange(3)})
+    ...     load_safetensors(f"{folder}/x.safetensors")["x"].tolist()
+    [0, 1, 2]
     """
     file, length = open_checked(path, "a .safetensors file", max_bytes)
     with file:

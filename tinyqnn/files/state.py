@@ -25,6 +25,12 @@ def load_state(path: PathLike, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
 
     Raises FileError for other kinds of files (for a pickle with the two lines of PyTorch that convert it), for a name
     that does not say what is in the file, and for files that are damaged or absurdly large; FileNotFoundError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_state(f"{folder}/model.npz", {"fc.weight": np.ones((1, 2), np.float32)})
+    ...     load_state(f"{folder}/model.npz")["fc.weight"].tolist()
+    [[1.0, 1.0]]
     """
     path = Path(path)
     file, _ = open_checked(path, "an .npz or .safetensors file", max_bytes)

@@ -36,6 +36,11 @@ class Slot:
     elements   how many numbers pass it: of the weight, or of the activation for one sample
     shape      of the tensor, as traced
     module     what quantizes: swap its `scheme`, or put another Module of a Tensor to a Tensor in with `put`
+
+    >>> from tinyqnn import graph, nn
+    >>> (slot,) = graph.generate(nn.Linear(4, 3), np.ones((2, 4), np.float32), weights="C-2").quantizers()
+    >>> slot.name, slot.role, slot.elements, slot.module.scheme.bits
+    ('quant.linear_weight', 'weights', 12, 2)
     """
 
     name: str
@@ -85,6 +90,11 @@ class GraphModule(Module):
 
     Call it as the model was called: with arrays or Tensors in the place of the example's. `train()` and `eval()` act on
     dropout, batch norm and quantizers; `graph` is the graph it runs.
+
+    >>> from tinyqnn import graph, nn
+    >>> model = graph.generate(nn.Linear(4, 3), np.ones((2, 4), np.float32), weights="C-2")
+    >>> model(np.ones((5, 4), np.float32)).shape
+    (5, 3)
     """
 
     graph: Graph

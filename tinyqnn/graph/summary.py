@@ -27,6 +27,11 @@ class Summary:
              were kept float do not count), parameters (with batch norm's averages), bytes, bits_per_parameter (all of
              the bytes over all parameters), float_bytes (biases, batch norm), float32_bytes, float16_bytes,
              times_smaller_than_float32 and _float16, operations, operations_by_width, bit_operations
+
+    >>> from tinyqnn import graph, nn
+    >>> table = summary(graph.generate(nn.Linear(4, 3), np.ones((2, 4), np.float32), weights="C-2"))
+    >>> table.rows[0]["weights"], table.totals["weight_bits"]
+    ('C-2', 2.0)
     """
 
     def __init__(self, counted: ModelCost) -> None:

@@ -49,7 +49,11 @@ class Port:
 
 @dataclass(frozen=True)
 class Edge:
-    """The tensor `source` makes (its output number `output`) is argument number `argument` of `target`."""
+    """The tensor `source` makes (its output number `output`) is argument number `argument` of `target`.
+
+    >>> Edge("conv1", "relu", 0).output
+    0
+    """
 
     source: str
     target: str
@@ -71,6 +75,11 @@ class Vertex:
     options    keyword arguments
     value      of a data vertex: the array, the `Stored` name, or the number of the input
     role       of a quantizing vertex: "weights" or "activations"
+
+    >>> from tinyqnn import graph, nn
+    >>> *_, vertex = graph.trace(nn.Linear(4, 3), np.ones((2, 4), np.float32))
+    >>> vertex.function.__name__, vertex.shapes
+    ('Linear', ((2, 3),))
     """
 
     name: str
@@ -99,6 +108,11 @@ class Graph:
     inputs     how the model is called: the same, of `Input`
     lengths    which axes of the inputs may have other lengths, see `graph.lengths`
     batch      how many samples the example held
+
+    >>> from tinyqnn import graph, nn
+    >>> traced = graph.trace(nn.Linear(4, 3), np.ones((2, 4), np.float32))
+    >>> [vertex.kind for vertex in traced]
+    ['input', 'parameter', 'operation']
     """
 
     def __init__(

@@ -30,6 +30,12 @@ class Optimizer:
 
     Raises ValueError without parameters, for one in two groups, and for a rate that is no rate; TypeError for anything
     that is not a tensor and for an option that the optimizer does not have.
+
+    >>> from tinyqnn.optim import SGD
+    >>> w = Tensor([1.0], requires_grad=True)
+    >>> optimizer = SGD([w], lr=0.5)
+    >>> (w * w).sum().backward(); optimizer.step(); w.data.tolist()
+    [0.0]
     """
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:

@@ -20,7 +20,14 @@ from tinyqnn.optim.optimizer import Optimizer
 
 
 class Schedule:
-    """The base of all schedules: write `__call__`."""
+    """The base of all schedules: write `__call__`.
+
+    >>> class Falling(Schedule):
+    ...     def __call__(self, t, lr=1.0):
+    ...         return lr / (1 + t)
+    >>> Falling()(3, lr=0.4)
+    0.1
+    """
 
     def __call__(self, t: float, lr: float = 1.0) -> float:
         raise NotImplementedError(f"{type(self).__name__} defines no __call__")

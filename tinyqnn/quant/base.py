@@ -34,6 +34,10 @@ class Quantizer:
     of 0 sends everything to one value, 0. Numbers so small that the scale underflows count as zeros.
 
     `params` are a dictionary of arrays of x's dtype; per channel they have length 1 along all axes but one.
+
+    >>> from tinyqnn.quant import ClipQ
+    >>> isinstance(ClipQ(3), Quantizer), ClipQ(3).notation
+    (True, 'C-3')
     """
 
     letter: ClassVar[str]

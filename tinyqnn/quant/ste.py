@@ -33,6 +33,13 @@ class StraightThrough(Function):
     Both ends pass. The test is made on x itself and not on the rounded code: after rounding, every saturated element
     would sit exactly on the bound, and whether all of them learn or none would hang on `<` or `≤`. On x the rule is
     that of `clip(x, lo, hi)`, and a value that is already quantized always passes.
+
+    >>> from tinyqnn.quant import ClipQ
+    >>> from tinyqnn.tensor import Tensor
+    >>> x = Tensor([0.1, -0.2, 5.0], requires_grad=True)
+    >>> StraightThrough.apply(x, quantizer=ClipQ(2), params={"scale": np.float32(1.0)}).sum().backward()
+    >>> x.grad.tolist()
+    [1.0, 1.0, 0.0]
     """
 
     @staticmethod

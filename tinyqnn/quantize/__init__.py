@@ -16,8 +16,8 @@
 from __future__ import annotations
 
 from tinyqnn.quantize.config import METHODS, RECIPES, Config, configure
-from tinyqnn.quantize.job import Result, main, run
+from tinyqnn.quantize.job import Result, run
 from tinyqnn.quantize.methods import Stopped
 from tinyqnn.search import CarriesState
 
-__all__ = ["METHODS", "RECIPES", "CarriesState", "Config", "Result", "Stopped", "configure", "main", "run"]
+__all__ = ["METHODS", "RECIPES", "CarriesState", "Config", "Result", "Stopped", "configure", "run"]

@@ -44,6 +44,10 @@ class Result:
     packed      bytes of the packed file, and how many of the test data it answers as the quantized network does; None
                 if this policy has no packed form
     baselines   uniform policies of the same size: (name, bytes, score)
+
+    >>> import dataclasses
+    >>> [field.name for field in dataclasses.fields(Result)][:3]
+    ['config', 'scores', 'summary']
     """
 
     config: Config
@@ -86,6 +90,14 @@ def run(
 
     Raises Stopped after Ctrl-C, when what was learned is safe. Nothing is written before the data and the model are
     known to be there and what is asked for to be possible.
+
+    >>> import tempfile
+    >>> from tinyqnn.quantize.config import configure
+    >>> config = configure("rings", method="fixed", model="fcdnn-8-3", epochs=1, retrain_epochs=1, batch_size=1000)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = run(config, Path(folder), report=lambda line: None)
+    >>> sorted(result.scores)
+    ['float', 'not retrained', 'packed', 'quantized']
     """
     started = time.perf_counter()
     rng = random.manual_seed(config.seed)

@@ -23,7 +23,11 @@ from tinyqnn.train import History, Score, Trainer, evaluate
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C ended the run; `folder` has all that is needed to go on."""
+    """Ctrl-C ended the run; `folder` has all that is needed to go on.
+
+    >>> Stopped(Path("runs/glyphs-1")).args[0].splitlines()[-1]
+    '  tinyqnn quantize --resume runs/glyphs-1'
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"stopped; what was learned is in {folder}; go on with\n  tinyqnn quantize --resume {folder}")

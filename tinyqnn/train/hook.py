@@ -19,6 +19,13 @@ class Hook:
     after_step     the weights have moved: take another optimizer's step on other data, keep a value in its range
     after_epoch    the epoch is in `trainer.history`, the checkpoint not written yet
     state_dict     what else has to be in the checkpoint (arrays, numbers, text, nested), for `load_state_dict`
+
+    >>> class Steps(Hook):
+    ...     taken = 0
+    ...     def after_step(self, trainer):
+    ...         self.taken += 1
+    >>> hook = Steps(); hook.after_step(None); hook.taken
+    1
     """
 
     def before_epoch(self, trainer: Trainer) -> None:

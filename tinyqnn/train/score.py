@@ -27,7 +27,11 @@ Batches = Union[batches, bptt_batches]
 
 
 class Score(NamedTuple):
-    """The mean loss, and the part of the examples that is answered rightly (None where that makes no sense)."""
+    """The mean loss, and the part of the examples that is answered rightly (None where that makes no sense).
+
+    >>> Score(loss=0.0, accuracy=1.0).perplexity
+    1.0
+    """
 
     loss: float
     accuracy: float | None
