@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+import blocks
 import tutorial_12_shifts
 from drawing import beside
 
@@ -93,12 +94,8 @@ def tell(results: dict) -> str:
 
 def write(results: dict) -> None:
     """The same as bench_gemm.txt, and in the page that shows it."""
-    text = tell(results)
-    (HERE / "bench_gemm.txt").write_text(text, encoding="utf-8")
-    begin, end = "<!-- generated from figures/bench_gemm.txt -->\n```console\n", "```\n<!-- end -->"
-    (page,) = (HERE.parent / "tutorials").glob("11_*.md")
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    page.write_text(before + begin + text + end + rest.split(end, 1)[1], encoding="utf-8")
+    (HERE / "bench_gemm.txt").write_text(tell(results), encoding="utf-8")
+    blocks.write()
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import blocks
+
 from tinyqnn import quantize
 
 HERE = Path(__file__).resolve().parent
@@ -25,10 +27,7 @@ def main() -> None:
         shutil.copyfile(Path(folder, "report.png"), HERE / "quantize_glyphs.png")
     (HERE / "quantize_glyphs.txt").write_text(text, encoding="utf-8")
     print(text, end="")
-    readme = HERE.parent / "README.md"
-    begin, end = "<!-- generated from figures/quantize_glyphs.txt -->\n```console\n", "```\n<!-- end -->"
-    before, rest = readme.read_text(encoding="utf-8").split(begin)
-    readme.write_text(before + begin + text + end + rest.split(end, 1)[1], encoding="utf-8")
+    blocks.write()
 
 
 if __name__ == "__main__":

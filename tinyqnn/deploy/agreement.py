@@ -19,6 +19,7 @@ from tinyqnn.deploy.values import leaves
 from tinyqnn.graph import GraphModule
 from tinyqnn.graph.vertices import map_tree
 from tinyqnn.nn import Module
+from tinyqnn.nn.module import evaluating
 from tinyqnn.tensor import Tensor, no_grad
 
 Array = np.ndarray
@@ -218,22 +219,3 @@ def recording(model: GraphModule) -> Iterator[dict[str, list[tuple[Array, Array]
     finally:
         for slot, module in inside:
             slot.put(module)
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode.
-
-    >>> from tinyqnn import nn
-    >>> model = nn.ReLU()
-    >>> with evaluating(model):
-    ...     model.training
-    False
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.__dict__["training"] = training

@@ -25,6 +25,7 @@ from tinyqnn.graph.replay import GraphModule
 from tinyqnn.graph.trace import private_copy, trace
 from tinyqnn.graph.vertices import Edge, Graph, Vertex, map_tree
 from tinyqnn.nn import Module
+from tinyqnn.nn.module import evaluating
 from tinyqnn.quant import ActivationQuantizer, Quantizer, WeightQuantizer, scheme
 from tinyqnn.tensor import Abs, Add, Exp, Flatten, Function, GetItem, Permute, Reshape, Tensor, no_grad
 
@@ -212,14 +213,10 @@ def _start_averages(quantized: GraphModule, example: Any) -> None:
     seen = [leaf for leaf in _leaves(arguments) if leaf.size and bool((leaf != leaf.flat[0]).any())]
     if not seen:
         return
-    modes = [(module, module.training) for module in quantized.modules()]
-    quantized.eval()
-    for slot in quantized.quantizers():
-        slot.module.train()
-    with no_grad():
+    with evaluating(quantized), no_grad():
+        for slot in quantized.quantizers():
+            slot.module.train()
         quantized(*arguments)
-    for module, training in modes:
-        module.__dict__["training"] = training
 
 
 def _leaves(tree: Any) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -244,3 +245,23 @@ class Module:
             if not lines
             else "\n".join([f"{type(self).__name__}({inner}", *lines, ")"])
         )
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Inside, `model` is in evaluation mode; afterwards every module is as it was, for some may have been frozen.
+
+    >>> model = Module()
+    >>> with evaluating(model):
+    ...     model.training
+    False
+    >>> model.training
+    True
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.__dict__["training"] = training

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyqnn.nn import Module
+from tinyqnn.nn.module import evaluating
 from tinyqnn.quant.base import Params, Quantizer
 from tinyqnn.quant.notation import scheme as _scheme
 from tinyqnn.tensor import Tensor, no_grad
@@ -144,15 +145,9 @@ def calibrate(model: Module, batches: Iterable[Any]) -> None:
     >>> quant.eval()(Tensor([5.0])).data.tolist()
     [3.0]
     """
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
+    with evaluating(model), no_grad():
         for module in model.modules():
             if isinstance(module, ActivationQuantizer):
                 module.train()
-        with no_grad():
-            for batch in batches:
-                model(batch if isinstance(batch, Tensor) else Tensor(batch))
-    finally:
-        for module, training in modes:
-            module.__dict__["training"] = training
+        for batch in batches:
+            model(batch if isinstance(batch, Tensor) else Tensor(batch))

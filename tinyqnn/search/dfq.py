@@ -28,6 +28,7 @@ from tinyqnn.files.atomic import PathLike
 from tinyqnn.functional import cross_entropy
 from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module, Parameter
+from tinyqnn.nn.module import evaluating
 from tinyqnn.quant import scheme as _scheme
 from tinyqnn.search.dfq_found import DFQPolicy
 from tinyqnn.search.network import OptimizerOf, traced, trainable
@@ -191,21 +192,18 @@ class Search(Hook):
     def after_step(self, trainer: Trainer) -> None:
         alphas = [layer.alpha for layer in self.layers]
         weights = [p for p in trainer.model.parameters() if p.requires_grad]
-        modes = [(module, module.training) for module in trainer.model.modules()]
         self.optimizer.zero_grad()
         _require(weights, False)
         _require(alphas, True)
-        trainer.model.eval()
         try:
-            valid_loss = self.valid.loss(trainer.model, self.loss)
-            violated = valid_loss.item() > self.theta
-            objective = valid_loss if violated else expected_size(self.layers)  # λ → ∞, λ = 0
-            objective.backward()
+            with evaluating(trainer.model):
+                valid_loss = self.valid.loss(trainer.model, self.loss)
+                violated = valid_loss.item() > self.theta
+                objective = valid_loss if violated else expected_size(self.layers)  # λ → ∞, λ = 0
+                objective.backward()
         finally:
             _require(alphas, False)
             _require(weights, True)
-            for module, training in modes:
-                module.__dict__["training"] = training
         if self.equal_steps:
             _normalize(alphas)
         self.optimizer.step()

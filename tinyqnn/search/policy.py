@@ -21,6 +21,7 @@ from tinyqnn.graph import EXPENSIVE, Edge, Graph, GraphModule, average_bits, cos
 from tinyqnn.graph.cost import FLOAT_BITS, elements
 from tinyqnn.graph.generate import _not_negative, quantize_edges
 from tinyqnn.nn import Module
+from tinyqnn.nn.module import evaluating
 from tinyqnn.quant import SCHEMES, ActivationQuantizer, Quantizer, WeightQuantizer, scheme
 from tinyqnn.search.policy_file import read, write
 from tinyqnn.tensor import Tensor, no_grad
@@ -317,16 +318,10 @@ def start_averages(qmodel: GraphModule, example: Any) -> None:
     arguments = example if isinstance(example, tuple) else (example,)
     if not fresh or not any(_varies(argument) for argument in arguments):
         return
-    modes = [(module, module.training) for module in qmodel.modules()]
-    try:
-        qmodel.eval()
+    with evaluating(qmodel), no_grad():
         for quantizer in fresh:
             quantizer.train()
-        with no_grad():
-            qmodel(*arguments)
-    finally:
-        for module, training in modes:
-            module.__dict__["training"] = training
+        qmodel(*arguments)
 
 
 def _varies(argument: Any) -> bool:

@@ -30,6 +30,7 @@ from tinyqnn.graph.generate import quantize_edges
 from tinyqnn.graph.trace import private_copy
 from tinyqnn.graph.vertices import FollowsMode, Stored
 from tinyqnn.nn import Module, Parameter
+from tinyqnn.nn.module import evaluating
 from tinyqnn.quant import WeightQuantizer, scheme
 from tinyqnn.search.network import trainable
 from tinyqnn.tensor import Array, Function, Node, Observer, Tensor, no_grad
@@ -294,12 +295,9 @@ def start(model: GraphModule, layers: list[Relaxed], base: GraphModule, x: Any) 
     """Let B of every branch begin where the float network is: γ, β and the running averages from one batch."""
     branches = [layer for layer in layers if isinstance(layer.home, Branches)]
     outputs = _Outputs()
-    modes = [(module, module.training) for network in (base, model) for module in network.modules()]
     norms = [vertex for vertex in model.graph if vertex.function is BatchNorm and vertex.name.endswith(":norm")]
     try:
-        base.eval()
-        model.eval()
-        with no_grad():
+        with evaluating(base), evaluating(model), no_grad():
             with outputs:
                 trainable(base)(x)
             names = [vertex.name for vertex in base.graph if vertex.function in (Conv2d, Linear)]
@@ -315,8 +313,6 @@ def start(model: GraphModule, layers: list[Relaxed], base: GraphModule, x: Any) 
     finally:
         for norm in norms:
             norm.options["momentum"] = MOMENTUM
-        for module, training in modes:
-            module.__dict__["training"] = training
 
 
 class _Outputs(Observer):

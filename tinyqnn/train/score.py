@@ -6,10 +6,9 @@ evaluation walk through both in the same way.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Union
 
@@ -19,6 +18,7 @@ from tinyqnn.data.dataset import Split
 from tinyqnn.data.loader import Augment, batches, bptt_batches
 from tinyqnn.functional import cross_entropy
 from tinyqnn.nn import Module
+from tinyqnn.nn.module import evaluating
 from tinyqnn.tensor import Array, Tensor, no_grad
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -60,7 +60,7 @@ def evaluate(model: Module, data: Data, batch_size: int = 256, loss: Loss = cros
 def score_of(model: Module, source: Source, loss: Loss, stopped: Callable[[], bool]) -> Score | None:
     """The score, or None if `stopped` before the end."""
     sums, carried = Sums(source.measure), None
-    with _evaluation_mode(model), no_grad():
+    with evaluating(model), no_grad():
         for x, y in source.batches(None):
             outputs, targets, carried = source.forward(model, x, y, carried)
             sums.add(loss(outputs, targets), outputs, targets)
@@ -151,15 +151,3 @@ def map_state(function: Callable[[Any], Any], state: Any) -> Any:
     if isinstance(state, (tuple, list)):
         return tuple(map_state(function, part) for part in state)
     return None if state is None else function(state)
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: Module) -> Iterator[None]:
-    """model.eval(), and afterwards every layer as it was: some may have been frozen."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.__dict__["training"] = training

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tinyqnn.data import Split, rings
 from tinyqnn.nn import Module
+from tinyqnn.nn.module import evaluating
 from tinyqnn.tensor import Tensor, no_grad
 
 Map = NDArray[np.bool_]
@@ -49,12 +50,8 @@ def training_points(copies: int = 9) -> Split:
 def decisions(model: Module, side: int) -> Map:
     """What a model decides on the side × side grid over [−10.5, 10.5]², row by row from the top: (side, side)."""
     points = rings.grid(side) * SCALE
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with no_grad():
+    with evaluating(model), no_grad():
         parts = [model(Tensor(points[i : i + 8192])).data for i in range(0, len(points), 8192)]
-    for module, training in modes:
-        module.__dict__["training"] = training
     scores = np.concatenate(parts)  # (side², 2)
     return (scores[:, 1] > scores[:, 0]).reshape(side, side)
 
