@@ -16,7 +16,7 @@ SCALES = ("smoke", "small", "paper")
 
 
 class Cell(NamedTuple):
-    """One finished run: its config, what came out (plain JSON), and how many seconds it took."""
+    """One finished run: its config, what came out (plain JSON), and how many seconds of CPU time it took."""
 
     config: Any
     result: dict[str, Any]

@@ -108,10 +108,10 @@ def _run_cell(name: str, config: Any, folder: Path) -> tuple[float, str | None]:
     from tinyqnn.provenance import environment
 
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         result = experiments.load(name).run(config, Report(folder))
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         record = {
             "config": dataclasses.asdict(config),
             "result": result,
@@ -121,7 +121,7 @@ def _run_cell(name: str, config: Any, folder: Path) -> tuple[float, str | None]:
         text = json.dumps(record, indent=1, ensure_ascii=False)
     except Exception:
         _write(folder / "error.txt", traceback.format_exc())
-        return time.perf_counter() - started, traceback.format_exc()
+        return time.process_time() - started, traceback.format_exc()
     _write(folder / "result.json", text + "\n")
     return seconds, None
 

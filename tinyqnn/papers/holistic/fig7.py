@@ -27,7 +27,7 @@ class Config:
 
 SIZES = {
     "smoke": replace(cifar.SMOKE, pictures=64),
-    "small": replace(cifar.SMALL, pictures=2000),
+    "small": replace(cifar.SMALL, pictures=3000),
     "paper": cifar.PAPER,
 }
 WIDTHS = {"smoke": (0.05,), "small": (0.125, 0.5), "paper": (0.25, 0.35, 0.5, 0.75, 1.0)}
