@@ -75,7 +75,7 @@ def draw(cells: list[Cell], figure: Any) -> None:
 
     axes = figure.subplots()
     rates = cells[0].result["rates"]
-    axes.step(range(len(rates)), rates, where="post", color=picture.BLUE)
+    axes.stairs(rates, baseline=None, color=picture.BLUE, linewidth=1.8)
     axes.axhline(cells[0].config.base, color=picture.GREY, linestyle=":", label="base rate")
     axes.set(yscale="log", xlabel="epoch of the fine-tuning", ylabel="learning rate")
     axes.legend()
