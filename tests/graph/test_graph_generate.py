@@ -186,11 +186,11 @@ def test_after_relu_schemes_of_few_signed_levels_are_refused_by_the_quantizer():
 )
 def test_what_is_never_negative_is_known_through_pooling_dropout_sums_and_reshaping(kind, known):
     """Tried on the numbers: an input known not to be negative is none, and the others are."""
-    from tinyqnn.graph.generate import _not_negative
+    from tinyqnn.graph.generate import not_negative
 
     model, draw = make(kind)
     graph = tq.graph.trace(model, draw(2))
-    positive = _not_negative(graph)
+    positive = not_negative(graph)
     assert {edge.target for edge in into_expensive(graph) if edge.source in positive} == known
 
 

@@ -84,11 +84,9 @@ def generate(
     """
     if isinstance(model, GraphModule) and any(True for _ in model.quantizers()):
         raise ValueError("the model has quantizing vertices already; start from model.without_quantizers()")
-    if isinstance(keep, str):
-        keep = (keep,)
     graph = trace(model, example, batch_axis)
     names = [vertex.name for vertex in graph if vertex.function in expensive]
-    kept = _kept(tuple(keep), names)
+    kept = kept_vertices(keep, names)
     chosen = {
         "weights": _assigned("weights", weights, names),
         "activations": _assigned("activations", activations, names),
@@ -103,7 +101,7 @@ def generate(
         return found if target.name not in kept and chosen[found[0]][target.name] is not None else None
 
     rewritten = quantize_edges(graph, role_of)
-    positive = _not_negative(graph)
+    positive = not_negative(graph)
     modules: dict[str, Module] = {}
     for vertex in rewritten.quantizers():
         (incoming,), (outgoing,) = rewritten.in_edges(vertex.name), rewritten.out_edges(vertex.name)
@@ -165,8 +163,15 @@ def _slot_name(vertex: Vertex, key: str) -> str:
     return f"{path}quant.{key}" if own else f"{path}quant.{vertex.name[len(path) :]}_{key}"
 
 
-def _kept(keep: tuple[str, ...], names: list[str]) -> set[str]:
-    """The vertices that stay float."""
+def kept_vertices(keep: Iterable[str], names: list[str]) -> set[str]:
+    """Which of the expensive vertices `names`, in the order they run, stay float: "first", "last", or by name.
+
+    Raises ValueError for a name that is none of them.
+
+    >>> sorted(kept_vertices(("last", "conv1"), ["conv1", "conv2", "fc"]))
+    ['conv1', 'fc']
+    """
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
     ends = {"first": names[:1], "last": names[-1:]}
     unknown = [name for name in keep if name not in names and name not in ends]
     if unknown:
@@ -196,8 +201,14 @@ _KEEPS_SIGN = (
 )  # fmt: skip
 
 
-def _not_negative(graph: Graph) -> set[str]:
-    """Vertices whose output is never negative: ReLU and its like, and what keeps the sign of such."""
+def not_negative(graph: Graph) -> set[str]:
+    """Vertices whose output is never negative: ReLU and its like, and what keeps the sign of such.
+
+    >>> from tinyqnn import nn
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 1))
+    >>> sorted(not_negative(trace(model, np.ones((1, 2), np.float32))))
+    ['1', '2']
+    """
     found: set[str] = set()
     for vertex in graph.vertices:
         inputs = [edge.source in found for edge in graph.in_edges(vertex.name)]

@@ -107,7 +107,7 @@ class ActivationQuantizer(Module):
         if not self.training:
             return self.scheme(x, self.params)
         params = self.scheme.fit(x)
-        self._average(params)
+        self.observe(params)
         return self.scheme.apply(x, params)
 
     @property
@@ -123,8 +123,14 @@ class ActivationQuantizer(Module):
     def _names(self) -> tuple[str, ...]:
         return self.scheme.parameter_names
 
-    def _average(self, params: Params) -> None:
-        """Take a batch's parameters into the running average."""
+    def observe(self, params: Params) -> None:
+        """Take a batch's parameters, what `scheme.fit` measured of it, into the running averages.
+
+        >>> quant = ActivationQuantizer("B-1")
+        >>> quant.observe(quant.scheme.fit(np.array([3.0, -3.0])))
+        >>> quant.params["scale"].item()
+        3.0
+        """
         keep = self.momentum if self.batches > 0 else 0.0
         for name in self._names():
             running = self._buffers[f"running_{name}"]

@@ -50,7 +50,7 @@ class LearnedBits(Module):
         if isinstance(quantizer, WeightQuantizer):
             return quantize_with_bits(letter, x, self.bits)
         params = quantizer.scheme.fit(x)
-        quantizer._average(params)
+        quantizer.observe(params)
         return quantize_with_bits(letter, x, self.bits, params)
 
     @property

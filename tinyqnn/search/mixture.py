@@ -167,7 +167,7 @@ class Mixture(Module):
             scheme = quantizer.scheme
             fitted = scheme.fit(x)
             if isinstance(quantizer, ActivationQuantizer) and scheme.sees_data:
-                quantizer._average(fitted)
+                quantizer.observe(fitted)
             schemes.append(scheme)
             params.append(fitted)
         noise = self.rng.gumbel(size=len(schemes))

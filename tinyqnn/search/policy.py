@@ -19,7 +19,7 @@ from tinyqnn import files
 from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph import EXPENSIVE, Edge, Graph, GraphModule, average_bits, cost, generate
 from tinyqnn.graph.cost import FLOAT_BITS, elements
-from tinyqnn.graph.generate import _not_negative, quantize_edges
+from tinyqnn.graph.generate import not_negative, quantize_edges
 from tinyqnn.nn import Module
 from tinyqnn.nn.module import evaluating
 from tinyqnn.quant import SCHEMES, ActivationQuantizer, Quantizer, WeightQuantizer, scheme
@@ -135,7 +135,7 @@ class Policy:
             if self[choice.vertex].scheme != "float"
         }
         graph = quantize_edges(base.graph, lambda edge: _role(base.graph, edge) if _edge(edge) in wanted else None)
-        positive = _not_negative(base.graph)
+        positive = not_negative(base.graph)
         modules: dict[str, Module] = {}
         for vertex in graph.quantizers():
             (incoming,) = graph.in_edges(vertex.name)

@@ -20,7 +20,7 @@ import numpy as np
 from tinyqnn import picture
 from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph import EXPENSIVE, GraphModule
-from tinyqnn.graph.generate import _kept, _not_negative
+from tinyqnn.graph.generate import kept_vertices, not_negative
 from tinyqnn.nn import Module
 from tinyqnn.nn.module import Parameter
 from tinyqnn.optim import Adam
@@ -229,7 +229,7 @@ def put_mixtures(
 ) -> tuple[GraphModule, dict[str, Parameter]]:
     """QAG on a float network, with a mixture in every vertex; and the states by the names they go by."""
     network = quantized_everywhere(network, [role for role in ROLES if sides[role] is not None], keep)
-    positive = _not_negative(network.graph.without_quantizers())
+    positive = not_negative(network.graph.without_quantizers())
     slots = list(network.quantizers())
     after_relu = {
         slot.name: slot.role == "activations" and network.graph.in_edges(slot.name)[0].source in positive
@@ -258,7 +258,7 @@ def quantized_everywhere(network: GraphModule, roles: Sequence[str], keep: Itera
     Raises ValueError if there is no vertex, or no layer of a name in `keep`.
     """
     names = [vertex.name for vertex in network.graph if vertex.function in EXPENSIVE]
-    kept = _kept((keep,) if isinstance(keep, str) else tuple(keep), names)
+    kept = kept_vertices(keep, names)
     everywhere = Policy.of(network)
     wanted = {choice.vertex: "F-8" for choice in everywhere if choice.role in roles and choice.feeds not in kept}
     if not wanted:
