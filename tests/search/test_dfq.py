@@ -15,9 +15,12 @@ from tinyqnn import functional as F
 from tinyqnn.checks import gradcheck, numerical_gradient
 from tinyqnn.data import Split
 from tinyqnn.quant import scheme
-from tinyqnn.search.dfq import DFQPolicy, Search, _wider, candidates, dfq
+from tinyqnn.search.branch import relax, start
+from tinyqnn.search.dfq import _wider, candidates, dfq
+from tinyqnn.search.dfq_found import DFQPolicy
+from tinyqnn.search.dfq_step import Search
 from tinyqnn.search.policy import Policy
-from tinyqnn.search.relax import Branches, Mix, MixedWeight, expected_size, probabilities, relax, start
+from tinyqnn.search.relax import Branches, Mix, MixedWeight, expected_size, probabilities
 from tinyqnn.train import Trainer, evaluate
 
 PAIR = ("B-1", "C-8")

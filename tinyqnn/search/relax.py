@@ -3,11 +3,7 @@
     q = Σⱼ softmax(α)ⱼ · B(yⱼ),    yⱼ = what the layer puts out with its weights quantized to width j       DFQ eq. (1)
 
 B is batch normalisation of each branch's output: branches of another amplitude are compared by what they say and not by
-how loud they say it. It is an edit of the traced graph, as QAG is:
-
-    conv                                              becomes     weight → B-1 → conv → B ↘
-    weight → conv → …                                                                      mix → …
-                                                                  weight → C-8 → conv → B ↗
+how loud they say it. `branch.py` puts the branches into a network.
 
 Where a layer's output is no batch of examples (LSTM and embedding layers, linear layers on sequences), the quantized
 weights themselves are mixed, Σⱼ softmax(α)ⱼ · Qⱼ(w), by a module in the quantizing vertex. What these layers multiply
@@ -16,24 +12,16 @@ the weights with is linear in them, so that is the mixture of the branches' prod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tinyqnn import functional as F
-from tinyqnn.functional.conv import Conv2d, Linear
-from tinyqnn.functional.norm import BatchNorm
-from tinyqnn.graph import EXPENSIVE, Edge, Graph, GraphModule, Vertex
-from tinyqnn.graph.cost import FLOAT_BITS, elements
-from tinyqnn.graph.generate import quantize_edges
-from tinyqnn.graph.trace import private_copy
-from tinyqnn.graph.vertices import FollowsMode, Stored
+from tinyqnn.graph.cost import FLOAT_BITS
 from tinyqnn.nn import Module, Parameter
-from tinyqnn.nn.module import evaluating
-from tinyqnn.quant import WeightQuantizer, scheme
-from tinyqnn.search.network import trainable
-from tinyqnn.tensor import Array, Function, Node, Observer, Tensor, no_grad
+from tinyqnn.quant import scheme
+from tinyqnn.tensor import Array, Function, Node, Tensor
 
 EPS, MOMENTUM = 1e-5, 0.1  # of B, PyTorch's
 
@@ -174,153 +162,3 @@ def expected_size(layers: list[Relaxed]) -> Tensor:
         bits = np.array(layer.bits, layer.alpha.dtype) * (layer.elements / total)
         size = size + (F.softmax(layer.alpha) * bits.astype(layer.alpha.dtype)).sum()
     return size
-
-
-def relax(
-    base: GraphModule, notations: tuple[str, ...], keep: tuple[str, ...] = ()
-) -> tuple[GraphModule, list[Relaxed]]:
-    """A copy of a float network in which every expensive weight is the mixture of its candidates.
-
-    keep   expensive vertices that stay float
-
-    Parameters and buffers have the names they had; what is new lies in `<layer>.mixed_<weight>` and
-    `<layer>.quant.<weight>`.
-
-    >>> from tinyqnn import graph, nn
-    >>> x = np.eye(4, dtype=np.float32)
-    >>> model, layers = relax(graph.generate(nn.Sequential(nn.Linear(4, 3)), x), ("B-1", "C-8"))
-    >>> [(layer.vertex, layer.p.tolist()) for layer in layers], model(x).shape
-    ([('0.quant.weight', [0.5, 0.5])], (4, 3))
-    """
-
-    def role_of(edge: Edge) -> tuple[str, str] | None:
-        target, source = base.graph[edge.target], base.graph[edge.source]
-        found = EXPENSIVE.get(target.function, {}).get(edge.argument) if target.function else None
-        wanted = found is not None and found[0] == "weights" and source.dtypes[edge.output].kind == "f"
-        return found if wanted and target.name not in keep else None
-
-    graph = quantize_edges(base.graph, role_of)
-    body = private_copy(base)
-    vertices: list[Vertex] = []
-    edges: list[Edge] = []
-    modules: dict[str, Module] = {}
-    homes: dict[str, Module] = {}
-    for vertex in graph.vertices:
-        weight = _mixed_outputs(graph, vertex)
-        if weight is not None:
-            homes[weight] = _branch(graph, vertex, weight, notations, body, vertices, edges, modules)
-            continue
-        if vertex.kind == "quantizer":
-            (outgoing,) = graph.out_edges(vertex.name)
-            if _mixed_outputs(graph, graph[outgoing.target]) == vertex.name:
-                continue  # comes with its layer
-            homes[vertex.name] = modules[vertex.name] = MixedWeight(notations, vertex.dtypes[0])
-        vertices.append(vertex)
-        edges += graph.in_edges(vertex.name)
-    model = GraphModule(Graph(vertices, edges, graph.outputs, graph.inputs, graph.lengths, graph.batch), body, modules)
-    for module in model.modules():
-        module.__dict__["training"] = base.training
-    layers = [
-        Relaxed(
-            slot.name, graph.out_edges(slot.name)[0].target, elements(graph, slot.name), notations, homes[slot.name]
-        )
-        for slot in graph.quantizers()
-    ]
-    return model, layers
-
-
-def _mixed_outputs(graph: Graph, vertex: Vertex) -> str | None:
-    """The quantizing vertex on the weight, if the layer's outputs are to be mixed: (examples, channels, …)."""
-    if vertex.function not in (Conv2d, Linear) or (vertex.function is Linear and len(vertex.shapes[0]) != 2):
-        return None
-    (weight,) = (edge.source for edge in graph.in_edges(vertex.name) if edge.argument == 1)
-    return weight if graph[weight].kind == "quantizer" else None
-
-
-def _branch(
-    graph: Graph,
-    vertex: Vertex,
-    weight: str,
-    notations: tuple[str, ...],
-    body: Module,
-    vertices: list[Vertex],
-    edges: list[Edge],
-    modules: dict[str, Module],
-) -> Branches:
-    """Put M branches and their mixture, which has the vertex's name, in the place of one layer."""
-    *path, _, key = weight.split(".")
-    home = body
-    for part in path:
-        home = home._modules[part]
-    name = f"mixed_{key}"
-    if name in home._modules:
-        raise ValueError(f"{type(home).__name__} has a child named {name!r} of its own; call it something else")
-    branches = Branches(notations, vertex.shapes[0][1], vertex.dtypes[0])
-    home.add_module(name, branches)
-    place = ".".join([*path, name])
-
-    (before,) = graph.in_edges(weight)
-    others = [edge for edge in graph.in_edges(vertex.name) if edge.argument != 1]
-    mix = Vertex(vertex.name, "operation", Mix, place, vertex.shapes, vertex.dtypes, {0: Stored(f"{place}.alpha")})
-    incoming = []
-    for number, notation in enumerate(notations, 1):
-        source = before
-        if notation != "float":
-            slot = f"{weight}:{notation}"
-            vertices.append(replace(graph[weight], name=slot))
-            edges.append(replace(before, target=slot, argument=0))
-            modules[slot] = WeightQuantizer(notation)
-            source = Edge(slot, "")
-        layer, norm = f"{vertex.name}:{notation}", f"{vertex.name}:{notation}:norm"
-        # B takes the mean away, and with it any bias
-        vertices.append(replace(vertex, name=layer, held={**vertex.held, 2: None}))
-        edges += [replace(edge, target=layer) for edge in others]
-        edges.append(Edge(source.source, layer, 1, source.output))
-        statistics = {f"running_{kind}": Stored(f"{place}.{kind}_{notation}") for kind in ("mean", "var")}
-        vertices.append(
-            Vertex(
-                norm, "operation", BatchNorm, place, vertex.shapes, vertex.dtypes,
-                {1: Stored(f"{place}.weight"), 2: Stored(f"{place}.bias")},
-                {**statistics, "training": FollowsMode(), "momentum": MOMENTUM, "eps": EPS},
-            )
-        )  # fmt: skip
-        edges.append(Edge(layer, norm))
-        incoming.append(Edge(norm, vertex.name, number))
-    vertices.append(mix)
-    edges += incoming
-    return branches
-
-
-def start(model: GraphModule, layers: list[Relaxed], base: GraphModule, x: Any) -> None:
-    """Let B of every branch begin where the float network is: γ, β and the running averages from one batch."""
-    branches = [layer for layer in layers if isinstance(layer.home, Branches)]
-    outputs = _Outputs()
-    norms = [vertex for vertex in model.graph if vertex.function is BatchNorm and vertex.name.endswith(":norm")]
-    try:
-        with evaluating(base), evaluating(model), no_grad():
-            with outputs:
-                trainable(base)(x)
-            names = [vertex.name for vertex in base.graph if vertex.function in (Conv2d, Linear)]
-            for layer in branches:
-                y = outputs.seen[names.index(layer.feeds)]
-                axes = tuple(axis for axis in range(y.ndim) if axis != 1)
-                layer.home.weight.data[...] = np.sqrt(y.var(axes) + EPS)
-                layer.home.bias.data[...] = y.mean(axes)
-                layer.home.train()
-            for norm in norms:
-                norm.options["momentum"] = 1.0
-            trainable(model)(x)
-    finally:
-        for norm in norms:
-            norm.options["momentum"] = MOMENTUM
-
-
-class _Outputs(Observer):
-    """What convolutions and linear layers put out, in the order they ran."""
-
-    def __init__(self) -> None:
-        self.seen: list[Array] = []
-
-    def on_forward(self, function: Any, args: Any, options: Any, outputs: tuple[Tensor, ...], seconds: float) -> None:
-        if function in (Conv2d, Linear):
-            self.seen.append(outputs[0].data)
