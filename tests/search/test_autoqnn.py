@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-
 import numpy as np
 import pytest
+from stopping import ctrl_c_after
 
 from tinyqnn import data, models, nn
 from tinyqnn.search import Policy, autoqnn
 from tinyqnn.search.autoqnn import fitting
 from tinyqnn.search.qss import default_candidates
-from tinyqnn.train import Trainer, evaluate
+from tinyqnn.train import evaluate
 
 
 def split_of(rng, count=240):
@@ -74,7 +73,7 @@ def test_it_takes_text(rng):
 
 
 @pytest.mark.parametrize("steps", [7, 20])  # in QSS, six steps an epoch; in QPL
-def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, monkeypatch, steps):
+def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, steps):
     split = split_of(np.random.default_rng(3), 60)
 
     def run(name):
@@ -82,21 +81,10 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, monkeypatch, step
         return autoqnn(dense(np.random.default_rng(1)), split, split, folder=tmp_path / name, **FAST)
 
     whole = run("whole")
-    step, count = Trainer._step, [0]
-
-    def stopping(self, *args):
-        step(self, *args)
-        count[0] += 1
-        if count[0] == steps:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
-    stopped = run("halved")
-    assert stopped.interrupted
-    assert (stopped.precision is None) == (steps == 7)
-    monkeypatch.undo()
-    signal.signal(signal.SIGINT, before)
+    with ctrl_c_after(steps):
+        stopped = run("halved")
+        assert stopped.interrupted
+        assert (stopped.precision is None) == (steps == 7)
     halved = run("halved")
     assert halved == whole
     assert (halved.schemes.course, halved.precision.course) == (whole.schemes.course, whole.precision.course)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from stopping import ctrl_c_after
 
 from tinyqnn import data, graph, models, nn
 from tinyqnn.graph import average_bits
@@ -18,7 +18,7 @@ from tinyqnn.search import LearnedBits, Policy, qpl
 from tinyqnn.search.learned import rounded
 from tinyqnn.search.qpl import PrecisionHook, put_learned, targets_of
 from tinyqnn.tensor import Tensor
-from tinyqnn.train import Trainer
+from tinyqnn.train import evaluate
 
 
 def split_of(rng, count=240):
@@ -112,6 +112,14 @@ def test_another_width_begins_averages_of_its_own(rng, letter):
     assert learned.scheme.bits == 2
 
 
+def test_without_settled_epochs_the_widths_are_whole_and_fit_all_the_same(rng):
+    split = split_of(rng, 60)
+    found = qpl(dense(rng), split, split, target_bits=2, settled=0, bits_lr=1e-9, **FAST)  # they stay near 3
+    assert found.course[-2]["0.quant.weight"] > 2.9
+    assert found.average_bits("weights") == found.average_bits("activations") == 2
+    assert evaluate(found.model, split).accuracy > 0.5, "averages of the new widths have begun"
+
+
 def test_widths_stay_in_the_range_of_their_scheme(rng):
     split = split_of(rng, 60)
     found = qpl(dense(rng), split, target_bits=1, strength=50.0, bits_lr=1.0, **FAST)
@@ -180,7 +188,7 @@ def test_a_language_model_learns_its_widths(rng):
 
 @pytest.mark.parametrize("notation", ["C-3", "R-3"])
 @pytest.mark.parametrize("steps", [10, 16, 23])  # in epochs 1, 2 and 3 of 4, eight steps each; the last two are settled
-def test_a_search_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch, notation, steps):
+def test_a_search_that_was_stopped_ends_with_the_same_bits(tmp_path, notation, steps):
     split = split_of(np.random.default_rng(3), 80)
 
     def search(path):
@@ -190,19 +198,8 @@ def test_a_search_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch
         return qpl(model, split, split, policy=policy, target_bits=2, settled=2, **checkpoint, **{**FAST, "epochs": 4})
 
     whole = search("whole.npz")
-    step, count = Trainer._step, [0]
-
-    def stopping(self, *args):
-        step(self, *args)
-        count[0] += 1
-        if count[0] == steps:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
-    assert search("halved.npz").history.interrupted
-    monkeypatch.undo()
-    signal.signal(signal.SIGINT, before)
+    with ctrl_c_after(steps):
+        assert search("halved.npz").history.interrupted
     halved = search("halved.npz")
     assert (halved, halved.course) == (whole, whole.course)
     state, other = halved.model.state_dict(), whole.model.state_dict()

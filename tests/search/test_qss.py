@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 import numpy as np
 import pytest
+from stopping import ctrl_c_after
 
 from tinyqnn import data, graph, models, nn
 from tinyqnn.checks import gradcheck
@@ -16,7 +15,7 @@ from tinyqnn.search import Policy, qss
 from tinyqnn.search.mixture import CHUNK, Mix, Mixture, soft_sample
 from tinyqnn.search.qss import cooled, default_candidates
 from tinyqnn.tensor import Tensor
-from tinyqnn.train import Trainer, evaluate
+from tinyqnn.train import evaluate
 
 EIGHT = default_candidates()
 
@@ -223,7 +222,7 @@ def test_a_text_model_is_searched_with_its_embedding_and_its_hidden_state(rng):
     assert found.course[1]["lstm.quant.hidden"]["R-3"] != 0.5
 
 
-def test_a_search_that_was_stopped_ends_with_the_same_bits(rng, tmp_path, monkeypatch):
+def test_a_search_that_was_stopped_ends_with_the_same_bits(rng, tmp_path):
     x = toy(rng, 200)
     split = data.Split(x, (np.abs(x[:, 0]) > 0.5).astype(int))
     settings = {**FAST, "epochs": 3, "resume": True}
@@ -232,19 +231,8 @@ def test_a_search_that_was_stopped_ends_with_the_same_bits(rng, tmp_path, monkey
         return qss(dense(np.random.default_rng(1)), split, split, checkpoint=tmp_path / path, **settings)
 
     whole = search("whole.npz")
-    step, count = Trainer._step, [0]
-
-    def stopping(self, *args):
-        step(self, *args)
-        count[0] += 1
-        if count[0] == 14:  # in the middle of the second epoch
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "_step", stopping)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
-    assert search("halved.npz").history.interrupted
-    monkeypatch.undo()
-    signal.signal(signal.SIGINT, before)
+    with ctrl_c_after(14):  # in the middle of the second epoch
+        assert search("halved.npz").history.interrupted
     halved = search("halved.npz")
     assert halved == whole
     assert halved.course == whole.course

@@ -24,7 +24,7 @@ class LearnedBits(Module):
     quantizer   a WeightQuantizer or an ActivationQuantizer, whose scheme and width it starts from
 
     `bits` is the Parameter b, `width` what it is rounded to, `quantizer` what evaluation uses: the width that was
-    trained last.
+    trained or settled last.
 
     >>> learned = LearnedBits(WeightQuantizer("C-3"))
     >>> learned.bits.data[...] = 2.4
@@ -42,8 +42,8 @@ class LearnedBits(Module):
     def forward(self, x: Tensor) -> Tensor:
         quantizer = self.quantizer
         quantizer.__dict__["training"] = self.training
-        if self.training and quantizer.scheme.bits != self.width:
-            quantizer.scheme = SCHEMES[quantizer.scheme.letter](self.width)
+        if self.training:
+            self._take_width()
         if not self.training or not self.bits.requires_grad:
             return quantizer(x)
         letter = quantizer.scheme.letter
@@ -52,6 +52,16 @@ class LearnedBits(Module):
         params = quantizer.scheme.fit(x)
         quantizer.observe(params)
         return quantize_with_bits(letter, x, self.bits, params)
+
+    def settle(self, width: int) -> None:
+        """Make the width whole: a running average of another width is forgotten."""
+        self.bits.data[...] = width
+        self._take_width()
+
+    def _take_width(self) -> None:
+        quantizer = self.quantizer
+        if quantizer.scheme.bits != self.width:
+            quantizer.scheme = SCHEMES[quantizer.scheme.letter](self.width)
 
     @property
     def widths(self) -> range:

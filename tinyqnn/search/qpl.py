@@ -222,7 +222,7 @@ class PrecisionHook(Hook):
             )
             for slot, width in zip(slots, chosen):
                 if slot.name in self.learned:
-                    self.learned[slot.name].bits.data[...] = width
+                    self.learned[slot.name].settle(width)
 
     def state_dict(self) -> dict[str, Any]:
         averages = {name: module.averages() for name, module in self.learned.items()}
