@@ -11,11 +11,14 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyqnn import files, picture
+from tinyqnn.tensor import Array
 
 
 def page(name: str) -> dict[str, Any]:
@@ -57,3 +60,18 @@ def plain(axes: Any) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def decision_map(axes: Any, decide: Callable[[Array], Array], points: Array, labels: Array) -> None:
+    """Labelled points on the plane, which is coloured by what `decide` says of it: (N, 2) -> (N,), True or False."""
+    from matplotlib.colors import ListedColormap
+
+    line = np.linspace(-2.7, 2.7, 241)
+    plane = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    decided = decide(plane).reshape(len(line), -1)
+    axes.contourf(line, line, decided, levels=[-0.5, 0.5, 1.5], cmap=ListedColormap(["#fbe3d4", "#a9cfe6"]))
+    axes.contour(line, line, decided, levels=[0.5], colors=picture.GREY, linewidths=1)
+    for label, colour, marker in ((0, picture.RED, "o"), (1, picture.BLUE, "s")):
+        axes.plot(*points[labels == label].T, marker, color=colour, markersize=1.8)
+    plain(axes)
+    axes.set_aspect("equal")
