@@ -7,7 +7,6 @@ starts from none. `CarriesState` stands between the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,8 +71,10 @@ def traced(model: Module, train: Any, example: Any = None, batch_axis: int = 0) 
     return generate(model, example, batch_axis=batch_axis), example
 
 
-def trainable(network: GraphModule) -> Module:
+def trainable(network: Module) -> Module:
     """The network as `Trainer` and `evaluate` call it: one that was traced with (tokens, (h, c)) starts from zeros."""
+    if not isinstance(network, GraphModule):
+        return network
     inputs = network.graph.inputs
     if len(inputs) != 2 or not isinstance(inputs[1], (tuple, list)) or not isinstance(inputs[1][0], Input):
         return network
@@ -82,46 +83,48 @@ def trainable(network: GraphModule) -> Module:
     return CarriesState(network, layers, hidden)
 
 
-@dataclass(frozen=True)
-class Training:
-    """How the weights are trained while something is searched for. What else `Trainer` takes stands in `more`.
+def fit(
+    network: Module,
+    train: Any,
+    valid: Any,
+    epochs: int,
+    hook: Hook | None = None,
+    searched: Iterable[Tensor] = (),
+    settings: Mapping[str, Any] | None = None,
+    *,
+    lr: float = 0.01,
+    weight_decay: float = 0.0,
+    optimizer: OptimizerOf | None = None,
+    checkpoint: PathLike | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+    label: str = "training",
+    config: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> History:
+    """Train the weights, the same way whatever is searched for meanwhile.
 
-    optimizer    a function of the parameters, or None: SGD with momentum 0.9, for text without
-    schedule     None: a cosine from `lr` to 0 over all epochs
-    checkpoint   a file, written after each epoch and on Ctrl-C; with `resume` it is gone on from
-    progress     None: a bar on a terminal, a line an epoch elsewhere; False: nothing
+    hook, searched   what is searched for: the hook moves these parameters, the optimizer all others
+    settings         what of the search the checkpoint keeps: gone on from it is only with the same
+    optimizer        a function of the parameters, or None: SGD with momentum 0.9, for text without
+    checkpoint       a file, written after each epoch and on Ctrl-C; with `resume` it is gone on from
+    progress         None: a bar on a terminal, a line an epoch elsewhere; False: nothing
+    more             what else `Trainer` takes: loss, batch_size, seq_len, augment, clip_norm, seed, and schedule; by
+                     default a cosine from `lr` to 0 over all epochs
+
+    >>> from tinyqnn import nn
+    >>> split = Split([[-1.0], [1.0], [-2.0], [2.0]], [0, 1, 0, 1])
+    >>> history = fit(nn.Linear(1, 2, rng=np.random.default_rng(0)), split, split, 3, lr=0.5, progress=False)
+    >>> history["valid_accuracy"][-1]
+    1.0
     """
-
-    lr: float = 0.01
-    weight_decay: float = 0.0
-    optimizer: OptimizerOf | None = None
-    checkpoint: PathLike | None = None
-    resume: bool = False
-    progress: bool | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    def run(
-        self,
-        network: GraphModule,
-        searched: Iterable[Tensor],
-        hook: Hook,
-        train: Any,
-        valid: Any,
-        epochs: int,
-        label: str,
-        settings: Mapping[str, Any],
-    ) -> History:
-        """Train all parameters of `network` but `searched`, which the hook moves; `settings` go into the checkpoint."""
-        model, left_out = trainable(network), {id(parameter) for parameter in searched}
-        params: list[Tensor] = [p for p in model.parameters() if id(p) not in left_out]
-        if self.optimizer is not None:
-            optimizer = self.optimizer(params)
-        else:
-            momentum = 0.9 if isinstance(train, Split) else 0.0
-            optimizer = SGD(params, lr=self.lr, momentum=momentum, weight_decay=self.weight_decay)
-        more = {"schedule": CosineAnnealingLR(max(epochs, 1)), **self.more}
-        more["config"] = {**(more.get("config") or {}), **settings, "epochs": epochs}
-        trainer = Trainer(model, optimizer, hooks=[hook], **more)
-        return trainer.fit(
-            train, valid, epochs, self.checkpoint, self.resume, progress=self.progress, label=label
-        )  # fmt: skip
+    model, left_out = trainable(network), {id(parameter) for parameter in searched}
+    params: list[Tensor] = [p for p in model.parameters() if id(p) not in left_out]
+    if optimizer is not None:
+        made = optimizer(params)
+    else:
+        made = SGD(params, lr=lr, momentum=0.9 if isinstance(train, Split) else 0.0, weight_decay=weight_decay)
+    more = {"schedule": CosineAnnealingLR(max(epochs, 1)), **more}
+    config = {**(config or {}), **(settings or {}), "epochs": epochs}
+    trainer = Trainer(model, made, hooks=() if hook is None else (hook,), config=config, **more)
+    return trainer.fit(train, valid, epochs, checkpoint, resume, progress=progress, label=label)

@@ -21,7 +21,7 @@ from tinyqnn.nn import Module
 from tinyqnn.optim import SGD
 from tinyqnn.quant import SCHEMES
 from tinyqnn.search.learned import LearnedBits, learnable, rounded
-from tinyqnn.search.network import Training, traced
+from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy, start_averages
 from tinyqnn.tensor import Tensor
 from tinyqnn.train import History, Hook, Trainer
@@ -73,15 +73,7 @@ def qpl(
     tolerance: float = 0.1,
     example: Any = None,
     batch_axis: int = 0,
-    lr: float = 0.01,
-    weight_decay: float = 0.0,
-    optimizer: Any = None,
-    seed: int = 0,
-    checkpoint: PathLike | None = None,
-    resume: bool = False,
-    progress: bool | None = None,
-    label: str = "QPL",
-    **more: Any,
+    **training: Any,
 ) -> PrecisionSearch:
     """Learn the width of every vertex whose scheme has a choice; `model` is not changed.
 
@@ -93,7 +85,7 @@ def qpl(
                    are made whole by `learned.rounded`: the average is then at most the target + `tolerance`
     strength       λ
     bits_lr        rate of plain gradient descent, which moves the widths. The paper gives none
-    example, lr, … as for `qss`
+    example        as for `qss`; `training`, too: lr, batch_size, seed, checkpoint, …
 
     Raises ValueError, saying which averages there are, for a target that no widths reach.
 
@@ -128,8 +120,7 @@ def qpl(
         }
     }
     searched = [module.bits for module in learned.values()]
-    training = Training(lr, weight_decay, optimizer, checkpoint, resume, progress, {"seed": seed, **more})
-    history = training.run(network, searched, hook, train, valid, epochs, label, settings)
+    history = fit(network, train, valid, epochs, hook, searched, settings, **{"label": "QPL", **training})
     for slot in network.quantizers():
         if isinstance(slot.module, LearnedBits):
             slot.put(slot.module.quantizer)

@@ -26,7 +26,7 @@ from tinyqnn.nn.module import Parameter
 from tinyqnn.optim import Adam
 from tinyqnn.quant import SCHEMES, scheme
 from tinyqnn.search.mixture import Mixture
-from tinyqnn.search.network import Training, traced
+from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy
 from tinyqnn.train import History, Hook, Trainer
 
@@ -90,15 +90,8 @@ def qss(
     state_lr: float = 0.02,
     example: Any = None,
     batch_axis: int = 0,
-    lr: float = 0.01,
-    weight_decay: float = 0.0,
-    optimizer: Any = None,
     seed: int = 0,
-    checkpoint: PathLike | None = None,
-    resume: bool = False,
-    progress: bool | None = None,
-    label: str = "QSS",
-    **more: Any,
+    **training: Any,
 ) -> SchemeSearch:
     """Search for the scheme of every vertex; `model` is not changed.
 
@@ -111,8 +104,9 @@ def qss(
     temperature, exponent  τ0 and ε of eq. (3)
     state_lr               rate of Adam, which moves the states. The paper says "gradient descent" and no rate
     example, batch_axis    as for `graph.generate`; taken from `train` if not given
-    lr, weight_decay,      of the weights, see `network.Training`; `more` goes to the Trainer: loss, schedule,
-    optimizer, …           batch_size, seq_len, augment, clip_norm, config
+    seed                   of the noise and of the order of the data
+    training               how the weights are trained, see `network.fit`: lr, weight_decay, optimizer, checkpoint,
+                           resume, progress; and what a Trainer takes: batch_size, loss, schedule, augment, …
 
     The noise is drawn anew at every vertex and step, in a coarse search, too. With `checkpoint` and `resume` a search
     that was stopped ends with the same bits. Raises ValueError for an empty or unfit candidate set.
@@ -139,8 +133,8 @@ def qss(
             "seed": seed,
         }
     }
-    training = Training(lr, weight_decay, optimizer, checkpoint, resume, progress, {"seed": seed, **more})
-    history = training.run(network, states.values(), hook, train, valid, epochs, label, settings)
+    training = {"label": "QSS", "seed": seed, **training}
+    history = fit(network, train, valid, epochs, hook, states.values(), settings, **training)
     take_best(network)
     policy = Policy.of(network)
     return SchemeSearch(policy.choices, policy.floats, network, tuple(hook.course), history)
