@@ -7,6 +7,7 @@ import pytest
 from stopping import ctrl_c_after
 
 from tinyqnn import data, models, nn
+from tinyqnn.optim import SGD
 from tinyqnn.search import Policy, autoqnn
 from tinyqnn.search.autoqnn import fitting
 from tinyqnn.search.qss import default_candidates
@@ -72,26 +73,54 @@ def test_it_takes_text(rng):
     assert found.average_bits("weights") == pytest.approx(3, abs=0.1)
 
 
-@pytest.mark.parametrize("steps", [7, 20])  # in QSS, six steps an epoch; in QPL
-def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, steps):
+# Six steps an epoch: two epochs of QSS, six of QPL, of which the last four are settled or begin with float weights.
+@pytest.mark.parametrize(("start", "steps"), [("search", 7), ("search", 20), ("float", 20), ("float", 33)])
+def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, start, steps):
     split = split_of(np.random.default_rng(3), 60)
 
     def run(name):
         (tmp_path / name).mkdir(exist_ok=True)
-        return autoqnn(dense(np.random.default_rng(1)), split, split, folder=tmp_path / name, **FAST)
+        model = dense(np.random.default_rng(1))
+        return autoqnn(model, split, split, start=start, folder=tmp_path / name, **FAST)
 
     whole = run("whole")
     with ctrl_c_after(steps):
         stopped = run("halved")
-        assert stopped.interrupted
-        assert (stopped.precision is None) == (steps == 7)
+    assert stopped.interrupted
+    assert (stopped.precision is None) == (steps == 7)
+    assert (stopped.retrained is None) == (steps < 33)
     halved = run("halved")
     assert halved == whole
+    assert not halved.interrupted
     assert (halved.schemes.course, halved.precision.course) == (whole.schemes.course, whole.precision.course)
     state, other = halved.model.state_dict(), whole.model.state_dict()
     assert all(np.array_equal(state[name], other[name]) for name in other)
     whole.save_picture(tmp_path / "course.png")
     assert (tmp_path / "course.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_last_epochs_begin_where_they_are_told_to(rng):
+    """With a rate of zero no weight moves but those that a search had moved before."""
+    model, split = dense(rng), split_of(rng, 60)
+    before = model.state_dict()
+
+    for start in ("search", "float"):
+        made = []
+
+        def counted(parameters, made=made):
+            made.append(len(parameters))
+            return SGD(parameters, lr=0.05 if len(made) < 3 else 0.0)
+
+        found = autoqnn(model, split, split, start=start, optimizer=counted, schedule=None, **FAST)
+        unmoved = all(np.array_equal(before[name], found.model.state_dict()[name]) for name in before)
+        assert unmoved == (start == "float")
+        assert len(made) == (3 if start == "float" else 2)
+        assert len(found.history) == (4 if start == "float" else 6)
+        assert evaluate(found.model, split).accuracy == found.history["valid_accuracy"][-1]
+    with pytest.raises(ValueError, match='"search" or "float"'):
+        autoqnn(model, split, start="middle", **FAST)
+    with pytest.raises(ValueError, match="settled leaves one epoch"):
+        autoqnn(model, split, settled=6, **FAST)
 
 
 def test_candidates_that_cannot_be_as_narrow_as_the_target_are_left_out():

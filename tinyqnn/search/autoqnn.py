@@ -2,13 +2,17 @@
 
 QAG    a quantizing vertex on every edge into an expensive vertex                                §5.1
 QSS    which scheme where                                                                        §3.2
-QPL    how many bits where, trained on to the end                                                §4
+QPL    how many bits where                                                                       §4
+       and training with what was found, to the end
+
+The paper does not say with which weights it "retrains/fine-tunes" (§5.2): those that the searches moved all the while,
+or the float network's once more. Both can be had, as `start`; papers/autoqnn/mnist_equal_size.py compares them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module
 from tinyqnn.quant import scheme
+from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy
 from tinyqnn.search.qpl import PrecisionSearch, Target, draw_widths, qpl, reach
 from tinyqnn.search.qss import Candidates, SchemeSearch, candidates_by_role, default_candidates, draw_course, qss
@@ -29,7 +34,8 @@ class AutoQNN(Policy):
 
     model        the quantized network, trained
     schemes      what QSS found, a `SchemeSearch`
-    precision    what QPL found, a `PrecisionSearch`; None if the schemes leave no choice of width
+    precision    what QPL found, a `PrecisionSearch`; None before that
+    retrained    the last training, where it began with the float weights; else None
     interrupted  whether Ctrl-C ended it early; call again with the same folder to go on
 
     >>> AutoQNN(()).interrupted
@@ -39,15 +45,17 @@ class AutoQNN(Policy):
     model: GraphModule | None = None
     schemes: SchemeSearch = field(default_factory=lambda: SchemeSearch(()))
     precision: PrecisionSearch | None = None
+    retrained: History | None = None
 
     @property
     def interrupted(self) -> bool:
-        searches = [self.schemes, self.precision]
-        return any(search is not None and search.history.interrupted for search in searches)
+        return self.history.interrupted
 
     @property
     def history(self) -> History:
         """Of the last training."""
+        if self.retrained is not None:
+            return self.retrained
         return self.schemes.history if self.precision is None else self.precision.history
 
     def save_picture(self, path: PathLike) -> None:
@@ -74,6 +82,8 @@ def autoqnn(
     keep: Iterable[str] = (),
     search_epochs: int = 5,
     epochs: int = 10,
+    settled: int | None = None,
+    start: str = "search",
     search: Mapping[str, Any] | None = None,
     precision: Mapping[str, Any] | None = None,
     folder: PathLike | None = None,
@@ -89,10 +99,15 @@ def autoqnn(
                    the target are left out
     fine           search for a scheme a vertex; False: one for all weights and one for all activations
     keep           expensive vertices that stay float: names, "first", "last"
-    search_epochs  of QSS; `epochs` of QPL, the last half of them with whole, fixed widths
+    search_epochs  of QSS
+    epochs         of QPL and of training with what was found. In the last `settled` of them the widths are whole and
+                   fixed; three quarters if not given
+    start          with which weights the settled epochs begin: "search", as the searches left them, with a learning
+                   rate that falls over all `epochs`; or "float", those of `model`, and the rate begins once more
     search         more for `qss`: temperature, exponent, state_lr
-    precision      more for `qpl`: strength, bits_lr, settled, tolerance
-    folder         where the checkpoints qss.npz and qpl.npz go; what is there is gone on from, unless not `resume`
+    precision      more for `qpl`: strength, bits_lr, tolerance
+    folder         where the checkpoints qss.npz, qpl.npz and, if `start` is "float", retrained.npz go; what is there is
+                   gone on from, unless not `resume`
     report         gets what each search found, as soon as it has
     training       for both, see `qss`: lr, batch_size, seed, augment, example, progress, …
 
@@ -108,11 +123,18 @@ def autoqnn(
     (True, True)
     """
     targets, sides = fitting(target_bits, candidates if candidates is not None else default_candidates(search_bits))
-    folder = None if folder is None else Path(folder)
-    checkpoint = {"checkpoint": None if folder is None else folder / "qss.npz", "resume": resume}
+    settled = 3 * epochs // 4 if settled is None else settled
+    if not 0 <= settled < epochs:
+        raise ValueError(f"settled leaves one epoch or more to learn the widths in: 0 to {epochs - 1}, got {settled}")
+    if start not in ("search", "float"):
+        raise ValueError(f'start is "search" or "float", got {start!r}')
+
+    def kept(name: str) -> dict[str, Any]:
+        return {"checkpoint": None if folder is None else Path(folder) / f"{name}.npz", "resume": resume}
+
     schemes = qss(
         model, train, valid, candidates=sides, fine=fine, keep=keep, epochs=search_epochs,
-        **{**training, **(search or {}), **checkpoint},
+        **{**training, **(search or {}), **kept("qss")},
     )  # fmt: skip
     report(schemes)
     found = AutoQNN(schemes.choices, schemes.floats, schemes.model, schemes)
@@ -124,13 +146,20 @@ def autoqnn(
         for role, target in targets.items()
         if target is not None and any(choice.letter for choice in schemes.of_role(role))
     }
-    checkpoint["checkpoint"] = None if folder is None else folder / "qpl.npz"
+    goes_on = start == "search"
     learned = qpl(
-        schemes.model, train, valid, target_bits=reachable, epochs=epochs,
-        **{**training, **(precision or {}), **checkpoint},
+        schemes.model, train, valid, target_bits=reachable,
+        epochs=epochs if goes_on else epochs - settled, settled=settled if goes_on else 0,
+        **{**training, **(precision or {}), **kept("qpl")},
     )  # fmt: skip
     report(learned)
-    return AutoQNN(learned.choices, learned.floats, learned.model, schemes, learned)
+    found = AutoQNN(learned.choices, learned.floats, learned.model, schemes, learned)
+    if goes_on or found.interrupted:
+        return found
+    base, example = traced(model, train, training.pop("example", None), training.pop("batch_axis", 0))
+    network = found.apply(base, example)
+    history = fit(network, train, valid, settled, **{"label": "training", **training, **kept("retrained")})
+    return replace(found, model=network, retrained=history)
 
 
 def fitting(
