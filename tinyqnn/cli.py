@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     quantize.add_argument("--epochs", type=int, help="of float training")
     quantize.add_argument("--search-epochs", type=int, help="of the search for schemes (autoqnn) or widths (dfq)")
     quantize.add_argument(
-        "--retrain-epochs", type=int, help="of training after quantization; autoqnn learns widths in it"
+        "--retrain-epochs", type=int, help="of training after quantization; in the first quarter autoqnn learns widths"
     )
     quantize.add_argument(
         "--baselines", action="store_true", default=None, help="train uniform policies of the same size as well (slow)"

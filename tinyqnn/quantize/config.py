@@ -33,7 +33,8 @@ class Config:
     theta                  of "dfq": the bound on the validation loss; None: that of the float network + 0.05
     fine                   of "autoqnn": a scheme a tensor; False: one for all weights and one for all activations
     keep                   expensive layers left in float: "first", "last", or names
-    epochs                 of float training, of the search for schemes or widths, and of training afterwards
+    epochs                 of float training; `search_epochs` of the search for schemes (autoqnn) or widths (dfq);
+                           `retrain_epochs` of training afterwards, in the first quarter of which autoqnn learns widths
     lr, retrain_lr         where the cosine of the learning rate begins, before and after quantization
     baselines              train uniform policies of the same size as well, each as long as the search took
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyqnn import data, graph, optim
+from tinyqnn import data, graph
 from tinyqnn.data.dataset import Split
 from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module
@@ -16,10 +16,10 @@ from tinyqnn.quantize.config import SEARCHED, Config, as_json
 from tinyqnn.quantize.words import bits, line, schemes, scored
 from tinyqnn.search import AutoQNN, Policy, PrecisionSearch, SchemeSearch, autoqnn, dfq
 from tinyqnn.search.autoqnn import fitting
-from tinyqnn.search.network import traced, trainable
+from tinyqnn.search.network import fit, traced, trainable
 from tinyqnn.search.policy import ROLES
 from tinyqnn.search.qss import NOT_AFTER_RELU, default_candidates, put_mixtures, quantized_everywhere
-from tinyqnn.train import History, Score, Trainer, evaluate
+from tinyqnn.train import History, Score, evaluate
 
 
 class Stopped(KeyboardInterrupt):
@@ -73,19 +73,15 @@ class Job:
 
     def score(self, model: Module) -> Score:
         """On the test data; a text is read in as many rows as in training, which decides how far it remembers."""
-        runs = trainable(model) if isinstance(model, GraphModule) else model
-        return evaluate(runs, self.test, batch_size=256 if isinstance(self.test, Split) else self.config.batch_size)
+        return evaluate(
+            trainable(model), self.test, batch_size=256 if isinstance(self.test, Split) else self.config.batch_size
+        )
 
     def fit(self, model: Module, epochs: int, lr: float, checkpoint: str, label: str) -> History:
         """Train with a cosine rate, or go on from the checkpoint. Raises Stopped after Ctrl-C."""
-        momentum = 0.9 if isinstance(self.train, Split) else 0.0
-        optimizer = optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=self.config.weight_decay)
-        trainer = Trainer(
-            model, optimizer, schedule=optim.CosineAnnealingLR(max(epochs, 1)), **self.settings()
-        )  # fmt: skip
-        history = trainer.fit(
-            self.train, self.test, epochs=epochs, checkpoint=self.folder / checkpoint, resume=True, label=label
-        )
+        how = {"lr": lr, "weight_decay": self.config.weight_decay, **self.settings()}
+        path = self.folder / checkpoint
+        history = fit(model, self.train, self.test, epochs, checkpoint=path, resume=True, label=label, **how)
         if history.interrupted:
             raise Stopped(self.folder)
         return history
@@ -218,18 +214,18 @@ def _policy(job: Job) -> Outcome:
 
 def _retrained(job: Job, network: GraphModule, word: str) -> Outcome:
     """Running averages from a few batches, then training."""
-    config, model = job.config, trainable(network)
-    calibrate(model, job.examples)
+    config = job.config
+    calibrate(trainable(network), job.examples)
     before, policy = job.score(network), Policy.of(network)
     job.report(line(word, f"{schemes(policy)}: {scored(before)}"))
-    history = job.fit(model, config.retrain_epochs, config.retrain_lr, "quantized.npz", "retrained")
+    history = job.fit(network, config.retrain_epochs, config.retrain_lr, "quantized.npz", "retrained")
     told = f"{config.retrain_epochs} epochs: {scored(job.score(network))}, {sum(history.seconds):.0f} s"
     job.report(line("retrained", told))
     return Outcome(policy, network, {"retrained": history[column(job)] if len(history) else []}, before)
 
 
 def baselines(job: Job) -> Iterator[tuple[str, Policy, Score]]:
-    """Uniform policies of at most the target's width, each trained as long as search and retraining took together."""
+    """Uniform policies of at most the target's width, each shown the data as often as in search and retraining."""
     config = job.config
     width = int(config.target_bits)
     for notation in default_candidates(width):
@@ -239,10 +235,9 @@ def baselines(job: Job) -> Iterator[tuple[str, Policy, Score]]:
         other = f"C-{width}" if letter in NOT_AFTER_RELU else notation
         sides = targets(config)
         network = job.quantized(notation if sides["weights"] else None, other if sides["activations"] else None)
-        model = trainable(network)
-        calibrate(model, job.examples)
+        calibrate(trainable(network), job.examples)
         epochs = config.search_epochs + config.retrain_epochs
-        job.fit(model, epochs, config.retrain_lr, f"baseline-{notation}.npz", f"{notation}/{other}")
+        job.fit(network, epochs, config.retrain_lr, f"baseline-{notation}.npz", f"{notation}/{other}")
         yield f"{notation}/{other}", Policy.of(network), job.score(network)
 
 
