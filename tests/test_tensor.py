@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinyqnn as tq
-from tinyqnn.tensor import Function, Observer, Tensor, is_recording, unbroadcast
+from tinyqnn.tensor import Function, Observer, Tensor, is_recording, unbroadcast, wants_parts
 
 
 def watched(array) -> tuple[np.ndarray, weakref.ref]:
@@ -492,6 +492,16 @@ class TestObservers:
         with tq.no_grad(), Watcher() as seen:
             leaf() + 1
         assert len(seen.forwards) == 1
+
+    def test_parts_are_wanted_while_an_observer_looks_on_unless_it_says_otherwise(self):
+        whole = Observer()
+        whole.parts = False
+        assert not wants_parts()
+        with whole:
+            assert not wants_parts()
+            with Watcher():
+                assert wants_parts()
+            assert not wants_parts()
 
     def test_the_default_observer_does_nothing(self):
         with Observer():

@@ -63,6 +63,11 @@ def is_recording() -> bool:
     return _State.recording
 
 
+def wants_parts() -> bool:
+    """Does an observer look on who wants to see operations one by one?"""
+    return any(observer.parts for observer in _State.observers)
+
+
 class Observer:
     """Looks on as operations run: the tracer, the cost counter and the profiler are observers.
 
@@ -75,7 +80,12 @@ class Observer:
     ...     y = (Tensor([1.0]) + 2.0) * 3.0
     >>> seen.names
     ['Add', 'Mul']
+
+    parts   while it looks on, what could run as one operation (`nn.norm_relu`) runs as those it is made of. A tracer
+            and most others want that; a profiler sets it to False
     """
+
+    parts = True
 
     def on_forward(
         self,

@@ -328,6 +328,29 @@ class TestBatchNorm:
             assert single.dtype == np.float32
             np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize("shape", [(64, 16, 9, 9), (700, 5), (3, 300, 7, 5), (5000, 1)])
+    @pytest.mark.parametrize("shortcut", [False, True])
+    def test_compiled_loops_against_the_float64_twin(self, shape, shortcut, rng):
+        """Each sum within 1e-5 of the sum of absolute products, each number within 1e-5 of what it is made of."""
+        arrays = [channels_last(rng.normal(2, 1, shape)) if len(shape) == 4 else rng.normal(2, 1, shape)]
+        arrays += [rng.normal(size=shape[1]), rng.normal(size=shape[1]), rng.normal(size=shape)]
+        g, results = rng.normal(size=shape), []
+        for dtype in (np.float32, np.float64):
+            xs = [Tensor(a.astype(np.float32).astype(dtype), requires_grad=True) for a in arrays]
+            y = F.batch_norm_relu(xs[0], None, None, *xs[1:3], training=True, plus=xs[3] if shortcut else None)
+            y.backward(g)
+            results.append((y.data, *(x.grad for x in xs[: 4 if shortcut else 3])))
+        (y, grad_x, grad_w, grad_b, *grad_p), (y64, grad_x64, grad_w64, grad_b64, *grad_p64) = results
+        np.testing.assert_allclose(y, y64, atol=1e-5 * 10)
+        np.testing.assert_array_equal(y > 0, y64 > 0)  # no kink was crossed by rounding
+        axes, total = tuple({*range(len(shape))} - {1}), abs(g)
+        x_hat = abs(arrays[0] - arrays[0].mean(axes, keepdims=True)) / arrays[0].std(axes, keepdims=True)
+        assert (abs(grad_w - grad_w64) <= 1e-5 * (total * x_hat).sum(axes)).all()
+        assert (abs(grad_b - grad_b64) <= 1e-5 * total.sum(axes)).all()
+        np.testing.assert_allclose(grad_x, grad_x64, atol=1e-5 * abs(grad_x64).max())
+        for single, double in zip(grad_p, grad_p64, strict=True):
+            np.testing.assert_allclose(single, double, rtol=1e-6)
+
     def test_constant_channels_are_brought_to_the_shift(self):
         y = F.batch_norm(Tensor(np.full((4, 1), 3.0)), None, None, None, Tensor(np.array([0.5])), training=True)
         assert y.data.tolist() == [[0.5]] * 4

@@ -12,7 +12,7 @@ from tinyqnn import functional as F
 from tinyqnn import nn
 from tinyqnn.checks import gradcheck
 from tinyqnn.nn.module import Parameter
-from tinyqnn.tensor import Tensor
+from tinyqnn.tensor import Observer, Tensor
 
 
 def network() -> nn.Sequential:
@@ -37,6 +37,16 @@ class Tied(nn.Module):
 
     def forward(self, x):
         return self.other(self.again(self.first(x)))
+
+
+class Names(Observer):
+    """The names of the operations that ran."""
+
+    def __init__(self, parts):
+        self.parts, self.names = parts, []
+
+    def on_forward(self, function, args, options, outputs, seconds):
+        self.names.append(function.__name__)
 
 
 class TestFinding:
@@ -186,6 +196,40 @@ class TestModes:
     def test_batch_norm_of_the_wrong_number_of_axes(self, layer, shape):
         with pytest.raises(ValueError, match=rf"{layer.__name__} wants an input of .* axes, got shape"):
             layer(3)(Tensor(np.zeros(shape)))
+
+    @pytest.mark.parametrize("shape", [(4, 3, 2, 2), (40, 3, 16, 16)])  # by NumPy and by compiled loops
+    @pytest.mark.parametrize("shortcut", [False, True])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_norm_and_relu_give_the_same_bits_as_one_operation_and_as_two(self, shape, shortcut, training, rng):
+        x, plus, grad = (rng.normal(size=shape).astype(np.float32) for _ in range(3))
+        gamma, beta, found = rng.normal(size=3), rng.normal(size=3), []
+        for parts in (False, True):
+            norm = nn.BatchNorm2d(3).train(training)
+            norm.weight.data[:], norm.bias.data[:] = gamma, beta
+            leaves = [Tensor(array, requires_grad=True) for array in (x, plus)]
+            with Names(parts) as seen:
+                y = nn.norm_relu(norm, nn.ReLU(), leaves[0], leaves[1] if shortcut else None)
+            y.backward(grad)
+            assert seen.names == (["BatchNorm", *["Add"] * shortcut, "ReLU"] if parts else ["BatchNormReLU"])
+            state = list(norm.state_dict().values())
+            found.append([y.data, leaves[0].grad, norm.weight.grad, norm.bias.grad, *state])
+            found[-1] += [leaves[1].grad] if shortcut else []
+        for whole, part in zip(*found, strict=True):
+            np.testing.assert_array_equal(whole, part)
+
+    def test_sequential_joins_a_norm_with_its_relu_and_nothing_else(self, rng):
+        class Louder(nn.ReLU):
+            def forward(self, x):
+                return super().forward(x) * 2
+
+        layers = [nn.BatchNorm1d(3), nn.ReLU(), nn.ReLU(), nn.BatchNorm1d(3), Louder(), nn.BatchNorm1d(3)]
+        x = Tensor(rng.normal(size=(5, 3)))
+        with Names(parts=False) as seen:
+            y = nn.Sequential(*layers)(x)
+        assert seen.names == ["BatchNormReLU", "ReLU", "BatchNorm", "ReLU", "Mul", "BatchNorm"]
+        for layer in layers:
+            x = layer(x)
+        np.testing.assert_array_equal(y.data, x.data)
 
     def test_lstm_drops_between_layers_in_training_only(self, rng):
         layer = nn.LSTM(2, 3, num_layers=2, dropout=0.9)

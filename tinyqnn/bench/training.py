@@ -75,6 +75,8 @@ class Profiler(Observer):
     ['Add']
     """
 
+    parts = False
+
     def __init__(self) -> None:
         self.forward: dict[str, float] = {}
         self.backward: dict[str, float] = {}

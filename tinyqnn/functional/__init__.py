@@ -16,7 +16,7 @@ from tinyqnn.functional.conv import conv2d, linear
 from tinyqnn.functional.dropout import dropout
 from tinyqnn.functional.embedding import embedding
 from tinyqnn.functional.loss import cross_entropy, mse_loss
-from tinyqnn.functional.norm import batch_norm
+from tinyqnn.functional.norm import batch_norm, batch_norm_relu
 from tinyqnn.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from tinyqnn.functional.recurrent import lstm
 from tinyqnn.functional.shape import concat, flatten, pad, stack
@@ -26,6 +26,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_relu",
     "clip",
     "concat",
     "conv2d",

@@ -20,8 +20,16 @@ class ReLU(Function):
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
-        (y,) = ctx.saved
-        return kernels.loops.relu_grad(grad, y) if fast(grad, y) else grad * (y > 0)
+        return relu_grad(grad, *ctx.saved)
+
+
+def relu_grad(grad: Array, y: Array) -> Array:
+    """The derivative of `y = relu(x)`: grad where y is above 0.
+
+    >>> relu_grad(np.array([5.0, 5.0]), np.array([0.0, 3.0])).tolist()
+    [0.0, 5.0]
+    """
+    return kernels.loops.relu_grad(grad, y) if fast(grad, y) else grad * (y > 0)
 
 
 class Sigmoid(Function):

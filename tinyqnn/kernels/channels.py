@@ -52,7 +52,7 @@ def moments(x: Array) -> tuple[Array, Array]:
     if not fast(x):
         mean = rows.mean(axis=0, dtype=np.float64).astype(x.dtype)
         return mean, np.square(rows - mean).mean(axis=0, dtype=np.float64).astype(x.dtype)
-    total, squares = kernels.loops.column_sums(rows, rows)
+    total, squares = kernels.loops.column_moments(rows)
     mean, n = total / len(rows), len(rows)
     return mean.astype(x.dtype), np.maximum(squares / n - mean * mean, 0).astype(x.dtype)
 
@@ -64,40 +64,55 @@ def totals(g: Array) -> Array:
     [4.0, 6.0]
     """
     rows = table(g)
-    return kernels.loops.column_sums(rows, rows)[0].astype(g.dtype) if fast(g) else rows.sum(axis=0)
+    return kernels.loops.column_moments(rows)[0].astype(g.dtype) if fast(g) else rows.sum(axis=0)
 
 
-def sums(g: Array, x: Array, mean: Array) -> tuple[Array, Array]:
-    """Σ g and Σ g·(x − mean) of every channel: (N, C, …), (N, C, …), (C,) -> (C,), (C,).
+def affine(
+    x: Array, mean: Array, scale: Array, shift: Array, floor: float = -np.inf, plus: Array | None = None
+) -> Array:
+    """max((x − mean) · scale + shift + plus, floor), with one mean, scale and shift a channel: (N, C, …) -> the same.
 
-    >>> g, x = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])
-    >>> [array.tolist() for array in sums(g, x, np.array([2.0]))]
+    >>> x, mean, scale, shift = np.array([[1.0], [3.0]]), np.array([2.0]), np.array([10.0]), np.array([1.0])
+    >>> affine(x, mean, scale, shift).tolist(), affine(x, mean, scale, shift, floor=0).tolist()
+    ([[-9.0], [11.0]], [[0.0], [11.0]])
+    """
+    if not fast(x, mean, scale, shift) or (plus is not None and plus.dtype != np.float32):
+        y = (table(x) - mean) * scale + shift
+        return like(np.maximum(y if plus is None else y + table(plus), floor), x.shape)
+    plus = None if plus is None else table(plus)
+    return like(kernels.loops.column_affine(table(x), mean, scale, shift, floor, plus), x.shape)
+
+
+def _kept(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float) -> Array:
+    """g as a table, with 0 where `affine` came down to the floor: there the result did not move with x."""
+    return np.where((table(x) - mean) * scale + shift > floor, table(g), 0)
+
+
+def sums(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float = -np.inf) -> tuple[Array, Array]:
+    """Σ g and Σ g·(x − mean) of every channel, over the places where `affine(x, …)` is above the floor: (C,), (C,).
+
+    >>> g, x, mean, one = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]]), np.array([2.0]), np.ones(1)
+    >>> [array.tolist() for array in sums(g, x, mean, one, 0 * one)]
     [[2.0], [0.0]]
+    >>> [array.tolist() for array in sums(g, x, mean, one, 0 * one, floor=0)]
+    [[1.0], [1.0]]
     """
-    if not fast(g, x):
-        return table(g).sum(axis=0), (table(g) * (table(x) - mean)).sum(axis=0)
-    total, products = kernels.loops.column_sums(table(g), table(x))
-    return total.astype(x.dtype), (products - total * mean).astype(x.dtype)
+    if not fast(g, x, mean, scale, shift):
+        kept = _kept(g, x, mean, scale, shift, floor)
+        return kept.sum(axis=0), (kept * (table(x) - mean)).sum(axis=0)
+    total, products = kernels.loops.column_sums(table(g), table(x), mean, scale, shift, floor)
+    return total.astype(x.dtype), products.astype(x.dtype)
 
 
-def affine(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
-    """(x − mean) · scale + shift, with one mean, scale and shift a channel: (N, C, …) -> the same shape.
+def combine(
+    g: Array, x: Array, mean: Array, scale: Array, shift: Array, b: Array, c: Array, floor: float = -np.inf
+) -> Array:
+    """scale·g + b·(x − mean) + c, with 0 for g where `affine(x, …)` came down to the floor: (N, C, …) -> the same.
 
-    >>> affine(np.array([[1.0], [3.0]]), np.array([2.0]), np.array([10.0]), np.array([1.0])).tolist()
-    [[-9.0], [11.0]]
-    """
-    if not fast(x, mean, scale, shift):
-        return like((table(x) - mean) * scale + shift, x.shape)
-    return like(kernels.loops.column_affine(table(x), mean, scale, shift), x.shape)
-
-
-def combine(g: Array, x: Array, a: Array, mean: Array, b: Array, c: Array) -> Array:
-    """a·g + b·(x − mean) + c, with one a, mean, b and c a channel: (N, C, …) -> the same shape.
-
-    >>> one = np.ones(1)
-    >>> combine(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]]), one, 2 * one, one, one).tolist()
+    >>> one, g, x = np.ones(1), np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]])
+    >>> combine(g, x, 2 * one, one, 0 * one, one, one).tolist()
     [[1.0], [4.0]]
     """
-    if not fast(g, x, a, mean, b, c):
-        return like(a * table(g) + b * (table(x) - mean) + c, x.shape)
-    return like(kernels.loops.column_combine(table(g), table(x), a, mean, b, c), x.shape)
+    if not fast(g, x, mean, scale, shift, b, c):
+        return like(scale * _kept(g, x, mean, scale, shift, floor) + (b * (table(x) - mean) + c), x.shape)
+    return like(kernels.loops.column_combine(table(g), table(x), mean, scale, shift, floor, b, c), x.shape)

@@ -6,6 +6,8 @@ the number of threads, so results do not depend on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinyqnn.kernels.jit import jit, run
@@ -30,99 +32,149 @@ def _span(columns: int) -> int:
     return columns * -(-SPAN // columns)
 
 
-def _repeat(vector: Array, span: int) -> Array:
-    return np.tile(vector, span // len(vector))
+class _Walk:
+    """How a table (rows, columns) is walked: span after span, in chunks of about CHUNK numbers."""
 
+    def __init__(self, table: Array) -> None:
+        self.columns, self.size = table.shape[1], table.size
+        self.span = _span(self.columns)
+        self.chunk = self.span * max(CHUNK // self.span, 1)
+        self.chunks = -(-self.size // self.chunk)
 
-def _over_rows(table: Array) -> tuple[int, int, int]:
-    """(span, chunk, number of chunks) for a walk through a table; a chunk is whole spans."""
-    span = _span(table.shape[1])
-    chunk = span * max(CHUNK // span, 1)
-    return span, chunk, -(-table.size // chunk)
+    def vectors(self, *vectors: Array) -> Array:
+        """One number a column, repeated over a span each: (vectors, span) float32."""
+        return np.tile(np.array(vectors, np.float32), self.span // self.columns)
 
-
-@jit(fastmath={"contract"})
-def _column_sums(g, x, first, last, total, products):
-    span = len(total)
-    start = first
-    while start < last:
-        gs, xs = g[start : min(start + span, last)], x[start : min(start + span, last)]
-        for j in range(len(gs)):
-            value = np.float64(gs[j])
-            total[j] += value
-            products[j] += value * np.float64(xs[j])
-        start += span
-
-
-def column_sums(g: Array, x: Array) -> tuple[Array, Array]:
-    """Σ g and Σ g·x of every column, (columns,) float64 each."""
-    g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
-    span, chunk, chunks = _over_rows(g)
-    parts = np.zeros((chunks, 2, span))
-    size, flat_g, flat_x = g.size, g.reshape(-1), x.reshape(-1)
-
-    def body(first: int, last: int) -> None:
-        for c in range(first, last):
-            _column_sums(flat_g, flat_x, c * chunk, min((c + 1) * chunk, size), parts[c, 0], parts[c, 1])
-
-    run(body, chunks, 1)
-    both = parts.sum(axis=0).reshape(2, -1, g.shape[1]).sum(axis=1)
-    return both[0], both[1]
+    def sums(self, body: Callable[[int, int, Array], None]) -> tuple[Array, Array]:
+        """Two sums a column: each chunk adds to its own part (2, span), and the parts are added up in their order."""
+        parts = np.zeros((self.chunks, 2, self.span))
+        run(lambda first, last: body(first, last, parts), self.chunks)
+        both = parts.sum(axis=0).reshape(2, -1, self.columns).sum(axis=1)
+        return both[0], both[1]
 
 
 @jit(fastmath={"contract"})
-def _column_affine(x, first, last, mean, scale, shift, y):
-    span = len(mean)
-    start = first
-    while start < last:
-        xs, ys = x[start : min(start + span, last)], y[start : min(start + span, last)]
-        for j in range(len(xs)):
-            ys[j] = (xs[j] - mean[j]) * scale[j] + shift[j]
-        start += span
+def _column_moments(x, first, last, chunk, parts):
+    span = parts.shape[2]
+    for part in range(first, last):
+        total, squares = parts[part, 0], parts[part, 1]
+        end, start = min((part + 1) * chunk, len(x)), part * chunk
+        while start + 4 * span <= end:  # four rows at a time: the sums are fetched a quarter as often
+            x0, x1 = x[start : start + span], x[start + span : start + 2 * span]
+            x2, x3 = x[start + 2 * span : start + 3 * span], x[start + 3 * span : start + 4 * span]
+            for j in range(span):
+                a, b, c, d = np.float64(x0[j]), np.float64(x1[j]), np.float64(x2[j]), np.float64(x3[j])
+                total[j] += (a + b) + (c + d)
+                squares[j] += (a * a + b * b) + (c * c + d * d)
+            start += 4 * span
+        while start < end:
+            xs = x[start : min(start + span, end)]
+            for j in range(len(xs)):
+                a = np.float64(xs[j])
+                total[j] += a
+                squares[j] += a * a
+            start += span
 
 
-def column_affine(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
-    """(x − mean) · scale + shift, one of each a column."""
+def column_moments(x: Array) -> tuple[Array, Array]:
+    """Σ x and Σ x² of every column, (columns,) float64 each."""
     x = np.ascontiguousarray(x)
-    y = np.empty_like(x)
-    span, chunk, chunks = _over_rows(x)
-    mean, scale, shift = (_repeat(v, span) for v in (mean, scale, shift))
-    flat_x, flat_y, size = x.reshape(-1), y.reshape(-1), x.size
+    walk, flat_x = _Walk(x), x.reshape(-1)
+    return walk.sums(lambda first, last, parts: _column_moments(flat_x, first, last, walk.chunk, parts))
 
-    def body(first: int, last: int) -> None:
-        _column_affine(flat_x, first * chunk, min(last * chunk, size), mean, scale, shift, flat_y)
 
-    run(body, chunks, 1)
+@jit(fastmath={"contract"})
+def _column_affine(x, plus, first, last, chunk, mean, scale, shift, floor, y):
+    span, end = len(mean), min(last * chunk, len(x))
+    for start in range(first * chunk, end, span):
+        stop = min(start + span, end)
+        xs, ys = x[start:stop], y[start:stop]
+        if len(plus):
+            ps = plus[start:stop]
+            for j in range(len(xs)):
+                value = ((xs[j] - mean[j]) * scale[j] + shift[j]) + ps[j]
+                ys[j] = floor if value <= floor else value  # NaN stays NaN
+        else:
+            for j in range(len(xs)):
+                value = (xs[j] - mean[j]) * scale[j] + shift[j]
+                ys[j] = floor if value <= floor else value
+
+
+def column_affine(x: Array, mean: Array, scale: Array, shift: Array, floor: float, plus: Array | None) -> Array:
+    """max((x − mean) · scale + shift + plus, floor), one mean, scale and shift a column."""
+    x = np.ascontiguousarray(x)
+    flat_plus = np.empty(0, np.float32) if plus is None else np.ascontiguousarray(plus).reshape(-1)
+    y, walk, floor = np.empty_like(x), _Walk(x), np.float32(floor)
+    vectors, flat_x, flat_y = walk.vectors(mean, scale, shift), x.reshape(-1), y.reshape(-1)
+    run(
+        lambda first, last: _column_affine(flat_x, flat_plus, first, last, walk.chunk, *vectors, floor, flat_y),
+        walk.chunks,
+    )
     return y
 
 
+FEW = 16  # numbers that are added in float32 before their sum goes on in float64
+
+
 @jit(fastmath={"contract"})
-def _column_combine(g, x, first, last, a, mean, b, c, y):
+def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
     span = len(mean)
-    start = first
-    while start < last:
-        gs, xs, ys = (
-            g[start : min(start + span, last)],
-            x[start : min(start + span, last)],
-            y[start : min(start + span, last)],
-        )
-        for j in range(len(xs)):
-            ys[j] = a[j] * gs[j] + (b[j] * (xs[j] - mean[j]) + c[j])
-        start += span
+    kept, total, products = np.empty(span, np.float32), np.empty(span, np.float32), np.empty(span, np.float32)
+    for part in range(first, last):
+        totals, all_products = parts[part, 0], parts[part, 1]
+        start, end = part * chunk, min((part + 1) * chunk, len(x))
+        while start < end:
+            total[:] = 0
+            products[:] = 0
+            for row in range(start, min(start + FEW * span, end), span):
+                gs, xs = g[row : min(row + span, end)], x[row : min(row + span, end)]
+                for j in range(len(xs)):
+                    kept[j] = gs[j] if (xs[j] - mean[j]) * scale[j] + shift[j] > floor else np.float32(0)
+                for j in range(len(xs)):
+                    total[j] += kept[j]
+                    products[j] += kept[j] * (xs[j] - mean[j])
+            for j in range(span):
+                totals[j] += total[j]
+                all_products[j] += products[j]
+            start += FEW * span
 
 
-def column_combine(g: Array, x: Array, a: Array, mean: Array, b: Array, c: Array) -> Array:
-    """a·g + b·(x − mean) + c, one of each letter but g and x a column."""
+def column_sums(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float) -> tuple[Array, Array]:
+    """Σ g and Σ g·(x − mean) of every column, over the rows where (x − mean) · scale + shift > floor; float64."""
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
-    y = np.empty_like(x)
-    span, chunk, chunks = _over_rows(x)
-    a, mean, b, c = (_repeat(v, span) for v in (a, mean, b, c))
-    flat_g, flat_x, flat_y, size = g.reshape(-1), x.reshape(-1), y.reshape(-1), x.size
+    walk, floor = _Walk(x), np.float32(floor)
+    vectors, flat_g, flat_x = walk.vectors(mean, scale, shift), g.reshape(-1), x.reshape(-1)
+    return walk.sums(
+        lambda first, last, parts: _column_sums(flat_g, flat_x, first, last, walk.chunk, *vectors, floor, parts)
+    )
 
-    def body(first: int, last: int) -> None:
-        _column_combine(flat_g, flat_x, first * chunk, min(last * chunk, size), a, mean, b, c, flat_y)
 
-    run(body, chunks, 1)
+@jit(fastmath={"contract"})
+def _column_combine(g, x, first, last, chunk, mean, scale, shift, floor, b, c, y):
+    span, end = len(mean), min(last * chunk, len(x))
+    for start in range(first * chunk, end, span):
+        stop = min(start + span, end)
+        gs, xs, ys = g[start:stop], x[start:stop], y[start:stop]
+        for j in range(len(xs)):
+            d = xs[j] - mean[j]
+            kept = gs[j] if d * scale[j] + shift[j] > floor else np.float32(0)
+            ys[j] = scale[j] * kept + (b[j] * d + c[j])
+
+
+def column_combine(
+    g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float, b: Array, c: Array
+) -> Array:
+    """scale·g + b·(x − mean) + c, with 0 for g where (x − mean) · scale + shift ≤ floor; all but g and x a column's."""
+    g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
+    y, walk, floor = np.empty_like(x), _Walk(x), np.float32(floor)
+    mean, scale, shift, b, c = walk.vectors(mean, scale, shift, b, c)
+    flat_g, flat_x, flat_y = g.reshape(-1), x.reshape(-1), y.reshape(-1)
+    run(
+        lambda first, last: _column_combine(
+            flat_g, flat_x, first, last, walk.chunk, mean, scale, shift, floor, b, c, flat_y
+        ),
+        walk.chunks,
+    )
     return y
 
 

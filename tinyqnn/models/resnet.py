@@ -35,8 +35,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(n, m, 1, stride, bias=False, rng=rng), nn.BatchNorm2d(m))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = nn.norm_relu(self.bn1, self.relu, self.conv1(x))
+        return nn.norm_relu(self.bn2, self.relu, self.conv2(y), plus=self.shortcut(x))
 
 
 class PreActivationBlock(nn.Module):
@@ -57,10 +57,10 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(n, m, 1, stride, bias=False, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(x))
+        y = nn.norm_relu(self.bn1, self.relu, x)
         if self.shortcut is not None:
             x = self.shortcut(y)
-        return x + self.conv2(self.relu(self.bn2(self.conv1(y))))
+        return x + self.conv2(nn.norm_relu(self.bn2, self.relu, self.conv1(y)))
 
 
 def _depthwise(n: int, m: int, stride: int = 1, rng: np.random.Generator | None = None) -> InvertedResidual:
@@ -129,9 +129,9 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         if self.block != "preact":
-            x = self.relu(self.bn1(x))
+            x = nn.norm_relu(self.bn1, self.relu, x)
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
         if self.block == "preact":
-            x = self.relu(self.bn1(x))
+            x = nn.norm_relu(self.bn1, self.relu, x)
         return self.fc(self.flatten(self.pool(x)))

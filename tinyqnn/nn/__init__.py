@@ -17,6 +17,7 @@ from tinyqnn.nn.layers import (
     Sequential,
     Sigmoid,
     Tanh,
+    norm_relu,
 )
 from tinyqnn.nn.module import Keys, Module, Parameter
 
@@ -40,4 +41,5 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "norm_relu",
 ]

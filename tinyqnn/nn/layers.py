@@ -11,7 +11,7 @@ from tinyqnn import functional as F
 from tinyqnn.functional.conv import Size, pair
 from tinyqnn.nn import init
 from tinyqnn.nn.module import Module, Parameter
-from tinyqnn.tensor import Array, Tensor
+from tinyqnn.tensor import Array, Tensor, wants_parts
 
 Rng = np.random.Generator
 
@@ -29,8 +29,13 @@ class Sequential(Module):
             self.add_module(str(index), module)
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in self._modules.values():
-            x = module(x)
+        waiting = list(reversed(self._modules.values()))
+        while waiting:
+            module = waiting.pop()
+            if waiting and isinstance(module, _BatchNorm) and isinstance(waiting[-1], ReLU):
+                x = norm_relu(module, waiting.pop(), x)
+            else:
+                x = module(x)
         return x
 
     def __len__(self) -> int:
@@ -129,14 +134,17 @@ class _BatchNorm(Module):
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(**self.arguments(x))
+
+    def arguments(self, x: Tensor) -> dict[str, Any]:
+        """Those of `functional.batch_norm`; in training the batch is counted."""
         if x.ndim not in self.dimensions:
             wanted = " or ".join(f"{n} axes" for n in self.dimensions)
             raise ValueError(f"{type(self).__name__} wants an input of {wanted}, got shape {x.shape}")
         if self.training:
             self.num_batches_tracked += 1
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
-        )
+        names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+        return {"input": x, **{name: getattr(self, name) for name in names}}
 
     def extra_repr(self) -> str:
         return f"{self.num_features}"
@@ -171,6 +179,21 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+
+def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    """`relu(norm(x) + plus)`, as one operation where that can be: see `functional.batch_norm_relu`.
+
+    It is done in parts if an observer wants to see them, as the tracer does, or if `norm` is not a BatchNorm of this
+    file or `relu` not its ReLU. The result is the same to the last bit.
+
+    >>> norm_relu(BatchNorm1d(1), ReLU(), Tensor([[1.0], [3.0]])).data.round(2).tolist()
+    [[0.0], [1.0]]
+    """
+    if wants_parts() or type(norm) not in (BatchNorm1d, BatchNorm2d) or type(relu) is not ReLU:
+        y = norm(x)
+        return relu(y if plus is None else y + plus)
+    return F.batch_norm_relu(**norm.arguments(x), plus=plus)
 
 
 class Sigmoid(Module):
