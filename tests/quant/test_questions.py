@@ -65,6 +65,10 @@ def warn_of_nothing(x):
     return x
 
 
+def warn_of_a_root(x):
+    return np.sqrt(-np.ones_like(x)) > 0
+
+
 def alternating(*factors: float):
     """Multiplies by another factor at each call."""
     factor = itertools.cycle(factors)
@@ -125,6 +129,7 @@ QUESTIONS = [
     ("does_not_hide_nan", lambda x: (x > 0).astype(int), TABLE, {}, REFUSED),
     ("does_not_hide_nan", np.nan_to_num, TABLE, {}, REFUSED),
     ("does_not_hide_nan", nan_elsewhere, array(1, 2, 3), {}, REFUSED),
+    ("does_not_hide_nan", warn_of_a_root, TABLE, {}, REFUSED),
     ("does_not_hide_nan", lambda x: np.array(["?"]), TABLE, {}, None),
     ("knows_emptiness", np.round, TABLE, {}, ACCEPTED),
     ("knows_emptiness", refuse, TABLE, {}, ACCEPTED),
@@ -187,6 +192,8 @@ QUESTIONS = [
     ("is_monotone", lambda x: x * array(1, 1, 1 - 1e-9), array(1, 7, 7), {"rtol": 1e-6}, ACCEPTED),
     ("is_monotone", lambda x: x * array(1, 1, 1 - 1e-5), array(1, 7, 7), {"rtol": 1e-6}, REFUSED),
     ("is_monotone", lambda x: x - array(0, 0, 1e-4), array(-7e4, 1, 1), {"rtol": 1e-6}, ACCEPTED),
+    ("is_monotone", lambda x: x - array(0, 1e-8), array(1e-3, 1e-3), {"rtol": 1e-6}, REFUSED),
+    ("is_monotone", np.round, array(), {"rtol": 1e-6}, ACCEPTED),
     ("is_odd", np.round, array(0.2, 1.5), {}, ACCEPTED),
     ("is_odd", np.floor, array(0.2, 1.5), {}, REFUSED),
     ("is_odd", lambda x: np.floor(x + 0.5), array(0.5), {}, REFUSED),
@@ -215,10 +222,15 @@ QUESTIONS = [
     ("is_permutation_equivariant", lambda x: x + 1e-9 * x.flat[0], array(1, 2), {}, REFUSED),
     ("is_permutation_equivariant", lambda x: x + 1e-9 * x.flat[0], array(1, 2), {"rtol": 1e-6}, ACCEPTED),
     ("is_permutation_equivariant", lambda x: x + 1e-4 * x.flat[0], array(1, 2), {"rtol": 1e-6}, REFUSED),
+    ("is_permutation_equivariant", lambda x: array(0, 1), array(0.5, 0.5), {}, REFUSED),
+    ("is_permutation_equivariant", lambda x: array(0, 1), array(0.5, 0.5), {"rtol": 1e-6}, ACCEPTED),
     ("is_idempotent", np.round, array(0.2, 1.7), {}, ACCEPTED),
     ("is_idempotent", by(4e-7), array(1, 2), {}, ACCEPTED),
     ("is_idempotent", by(4e-6), array(1, 2), {}, REFUSED),
     ("is_idempotent", by(4e-7), array(1, 2), {"rtol": 0.0}, REFUSED),
+    ("is_idempotent", np.round, array(0.2, 1.7), {"rtol": 0.0}, ACCEPTED),
+    ("is_idempotent", by(1e-4), array(1e-3, 2e-3), {}, REFUSED),
+    ("is_idempotent", np.round, array(), {}, ACCEPTED),
     ("is_idempotent", lambda x: x + 4e-4 * (x < 2), array(1, 1e3), {}, ACCEPTED),
     ("is_idempotent", lambda x: x[:-1], array(1, 1, 1), {}, REFUSED),
     ("is_idempotent", lambda x: x + array(0, 1), array(1, 2), {}, REFUSED),
@@ -243,6 +255,7 @@ QUESTIONS = [
     ("error_is_least", np.round, array(0.5, 0), {"least": 0.125 / 1.0005}, ACCEPTED),
     ("error_is_least", np.round, array(0.5, 0), {"least": 0.125 / 1.002}, REFUSED),
     ("error_is_least", np.round, array(0.5, 0), {"least": 0.125 / 1.2, "rtol": 0.5}, ACCEPTED),
+    ("error_is_least", np.round, array(0.5, 0), {"least": 0.125, "rtol": 0.0}, ACCEPTED),
     ("equals_a_loop_over_channels", np.round, TABLE, {"per_tensor": np.round, "axis": 1}, ACCEPTED),
     ("equals_a_loop_over_channels", np.cumsum, TABLE, {"per_tensor": np.round, "axis": 1}, REFUSED),
     ("equals_a_loop_over_channels", lambda x: np.cumsum(x, 0), TABLE, {"per_tensor": np.cumsum, "axis": 1}, ACCEPTED),
@@ -274,6 +287,8 @@ QUESTIONS = [
     ("products_are_shifts", lambda x: x, array(3, 6 + 1e-9), {}, REFUSED),
     ("products_are_shifts", lambda x: x, array(3, 6 + 1e-9), {"rtol": 1e-6}, ACCEPTED),
     ("products_are_shifts", lambda x: x, array(3, 6 + 1e-4), {"rtol": 1e-6}, REFUSED),
+    ("products_are_shifts", lambda x: x, array(1, 2 ** (1 + 2.5e-6)), {"rtol": 1e-6}, REFUSED),
+    ("products_are_shifts", lambda x: x, array(1, 2 ** (1 + 1.5e-6)), {"rtol": 1e-6}, ACCEPTED),
     ("products_are_shifts", lambda x: x, array(3, 7e-7), {"rtol": 1e-6}, ACCEPTED),
     ("products_are_shifts", lambda x: x, array(3, 4e-6), {"rtol": 1e-6}, REFUSED),
     ("products_are_shifts", lambda x: x, array(0, 0), {"rtol": 1e-6}, ACCEPTED),
@@ -389,7 +404,7 @@ class TestAgreement:
     def test_sums_of_more_bits_are_rounded_more_often(self):
         """In float32 with rtol=0: eight roundings a bit, of the largest number."""
         eps = float(np.finfo(F32).eps)
-        x = np.array([0.5 + 12 * eps, 1.2], F32)
+        x = np.array([0.5 + 10 * eps, 1.2], F32)
         few, many = Steps(), Steps()
         many.bits = 2
         assert checks.agrees_with(np.floor, x, few, rtol=1e-9) is False
@@ -409,6 +424,7 @@ class TestAgreement:
             (rounds, array(0.5, 1.5), Steps(), False),
             (rounds, array(0.5, 1 / 3), Steps(), True),  # 1/3 has many digits: nobody is asked about ties
             (rounds, array(0.3, 0.7), Steps(), True),
+            (np.ceil, array(0.25), Steps(), True),  # far from an edge: `agrees_with` asks there
             (np.floor, array(0.7), Steps(), True),
             (np.ceil, array(0.5), Steps(shift=0.49999999), False),
             (np.floor, array(0.5), Steps(shift=0.49999999), True),
