@@ -233,6 +233,19 @@ class TestCommand:
         path.write_text(json.dumps(record))
         assert [entry["verdict"] for entry in ledger.read("figures")] == [FAILS]
 
+    @pytest.mark.parametrize(
+        "harm", [lambda text: text[:-30], lambda text: text.replace('"score": ', '"score": null, "was": ')]
+    )
+    def test_a_result_that_is_not_what_the_code_makes_is_named_with_the_remedy(self, experiment, capsys, harm):
+        experiment(*[Config(2, seed=seed) for seed in range(3)])
+        main(["reproduce", NAME, "--figures", "figures"])
+        path = Path("figures/holistic_toy.json")
+        path.write_text(harm(path.read_text()))
+        assert main(["claims"]) == 1
+        told = capsys.readouterr().err
+        assert "figures/holistic_toy.json is damaged, or was made before holistic.toy was changed" in told
+        assert f"tinyqnn reproduce {NAME} --figures" in told
+
     def test_a_failed_cell_shows_in_the_status_and_in_the_result(self, experiment, capsys):
         experiment(Config(1), Config(2, fate="fails"))
         assert main(["reproduce", NAME]) == 1

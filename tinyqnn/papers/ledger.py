@@ -82,9 +82,15 @@ def read(folder: PathLike) -> list[dict[str, Any]]:
     for name in experiments.names():
         path = Path(folder) / f"{stem(name)}.json"
         if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
             experiment = experiments.load(name)
-            ledger += entries(experiment, name, record["scale"], read_cells(experiment, record))
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                ledger += entries(experiment, name, record["scale"], read_cells(experiment, record))
+            except (ValueError, TypeError, LookupError) as error:
+                raise files.FileError(
+                    f"{path} is damaged, or was made before {name} was changed ({error}); "
+                    f"make it again: tinyqnn reproduce {name} --figures {folder}"
+                ) from error
     return ledger
 
 
