@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinyqnn.bench import gemm
-from tinyqnn.kernels import fastest, limits
+from tinyqnn.kernels import fastest, limits, tiles
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 CLEAR = 1.5  # times as fast: less may be the noise of a busy machine
@@ -62,3 +62,4 @@ def test_a_share_of_the_limit_counts_pairs_of_planes():
 def test_limits_count_what_they_do():
     for loop, bits in ((limits.popcount_loop, 1), (limits.carry_save_loop, 1), (limits.bytes_loop, 8)):
         assert loop(3) == 3 * 16 * limits.VECTOR_BITS // bits * 2
+    assert limits.tiles_loop(3) == (3 * 4 * 16 * 16 * 64 * 2 if tiles.allowed() else 0)

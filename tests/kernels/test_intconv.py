@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, IntConv2d, reference
+from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, IntConv2d, reference, tiles
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 MAKERS = {
@@ -26,15 +29,17 @@ def draw(rng, levels, shape):
     st.sampled_from(sorted(MAKERS)), st.integers(1, 3), st.integers(1, 3),
     st.sampled_from([1, 2, 3, 65]), st.integers(1, 3),
     st.tuples(st.integers(5, 9), st.integers(5, 9)), pairs, pairs, st.tuples(st.integers(0, 2), st.integers(0, 2)),
-    st.tuples(st.integers(1, 2), st.integers(1, 2)), st.integers(0, 1000),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)), st.booleans(), st.integers(0, 1000),
 )  # fmt: skip
-@example("signs", 1, 1, 65, 3, (9, 9), (3, 3), (1, 1), (1, 1), (1, 1), 0)
-@example("mid-rise", 3, 2, 1, 1, (7, 8), (3, 3), (2, 2), (1, 1), (1, 1), 0)  # depthwise
-def test_convolutions_of_codes_are_exact(name, n, groups, c, o, size, kernel, stride, padding, dilation, seed):
+@example("signs", 1, 1, 65, 3, (9, 9), (3, 3), (1, 1), (1, 1), (1, 1), False, 0)
+@example("bytes", 2, 1, 65, 3, (7, 18), (3, 3), (1, 1), (1, 1), (1, 1), False, 0)
+@example("mid-rise", 3, 2, 1, 1, (7, 8), (3, 3), (2, 2), (1, 1), (1, 1), False, 0)  # depthwise
+def test_convolutions_of_codes_are_exact(name, n, groups, c, o, size, kernel, stride, padding, dilation, masked, seed):
     make, value, levels = MAKERS[name]
     rng = np.random.default_rng(seed)
     x, w = draw(rng, levels, (n, groups * c, *size)), draw(rng, levels, (groups * o, c, *kernel))
-    y = IntConv2d(w, make, stride, padding, dilation, groups)(x)
+    with patch.object(tiles, "allowed", lambda: False) if masked else nullcontext():
+        y = IntConv2d(w, make, stride, padding, dilation, groups)(x)
     expected = reference.conv2d(value(x), value(w), None, stride, padding, dilation, groups)
     assert y.dtype == np.int32
     assert np.array_equal(y, expected)

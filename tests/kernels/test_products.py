@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyqnn import kernels, quant
-from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm, jit
+from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm, jit, simd, tiles
 from tinyqnn.kernels.bitserial import KINDS, Alphabet, plan_pairs
 
 sizes = st.integers(1, 200)
@@ -58,6 +60,13 @@ def same(g, x, expected):
         jit.set_num_threads(before)
 
 
+@contextmanager
+def without_tiles(masked=True):
+    """Inside, as on a processor that has no tiles, if `masked`."""
+    with patch.object(tiles, "allowed", lambda: False) if masked else nullcontext():
+        yield
+
+
 @given(sizes, sizes, sizes, seeds)
 @example(1, 1, 1, 0)
 @example(200, 33, 64, 0)
@@ -81,14 +90,18 @@ def test_bit_serial_products_of_any_kinds_and_widths_are_exact(m, n, k, w_alphab
     same(g, x, plain(wide_x, wide_w))
 
 
-@given(sizes, sizes, sizes, st.booleans(), seeds)
-@example(1, 65, 1031, False, 0)
-@example(7, 64, 4, True, 1)
-def test_products_of_bytes_are_exact(m, n, k, unsigned, seed):
+@given(sizes, sizes, sizes, st.booleans(), st.booleans(), seeds)
+@example(1, 65, 1031, False, True, 0)
+@example(7, 64, 4, True, True, 1)
+@example(17, 15, 64, False, False, 0)  # tiles moved up, and narrow ones
+@example(200, 200, 4, True, False, 0)
+@example(40, 70, 20_000, False, False, 0)  # weights in several pieces
+def test_products_of_bytes_are_exact(m, n, k, unsigned, masked, seed):
     rng = np.random.default_rng(seed)
     low = 0 if unsigned else -128
     w, x = rng.integers(-128, 128, (n, k)), rng.integers(low, low + 256, (m, k))
-    same(Int8Gemm(w, unsigned), x, plain(x, w))
+    with without_tiles(masked):
+        same(Int8Gemm(w, unsigned), x, plain(x, w))
 
 
 @given(sizes, sizes, sizes, st.integers(2, 4), st.booleans(), seeds)
@@ -170,8 +183,10 @@ class TestLargestK:
             make(np.broadcast_to(np.int8(w), (1, k + 1)))
 
     def test_of_bytes(self):
-        self.check(Int8Gemm, -128, -128, 128 * 128)
-        self.check(lambda w: Int8Gemm(w, unsigned=True), -128, 255, 128 * 255)
+        for masked in (False, True):
+            with without_tiles(masked):
+                self.check(Int8Gemm, -128, -128, 128 * 128)
+                self.check(lambda w: Int8Gemm(w, unsigned=True), -128, 255, 128 * 255)
 
     def test_of_planes(self):
         self.check(lambda w: BitSerialGemm(w, 8, "signed", 8, "unsigned"), -128, 255, 128 * 255)
@@ -269,6 +284,7 @@ def test_without_a_compiler_the_answers_are_the_same(compiled):
         {"NUMBA_CPU_NAME": "generic"},
         {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"},
         {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": "+avx512f,+avx512bw"},
+        {"NUMBA_CPU_FEATURES": ",".join(f"+{f}" for f in sorted(simd._FEATURES) if not f.startswith("amx"))},
     ],
 )
 def test_a_processor_that_has_less_gives_the_same_answers(compiled, features, tmp_path):

@@ -296,7 +296,7 @@ def _take_turns(case: Case, wires: dict[str, Connection], rounds: int) -> dict[s
 
 def host(threads: int = 2) -> dict[str, Any]:
     """What this processor has and, in operations a second on all threads, the most that it can do."""
-    from tinyqnn.kernels import jit, limits, simd
+    from tinyqnn.kernels import jit, limits, simd, tiles
 
     def most(loop: Callable[[int], int]) -> float:
         steps, best = 400_000, 0.0  # a few milliseconds: the threads' start does not count
@@ -312,6 +312,7 @@ def host(threads: int = 2) -> dict[str, Any]:
         return best
 
     plain, saved = most(limits.popcount_loop), most(limits.carry_save_loop)
+    dots, products = most(limits.bytes_loop), most(limits.tiles_loop)
     stream = np.ones(1 << 24, np.float32)
     stream.sum()
     seconds = []
@@ -323,12 +324,15 @@ def host(threads: int = 2) -> dict[str, Any]:
         "vector_bits": 32 * simd.LANES,
         "popcount": simd.HAS_POPCOUNT,
         "byte_dot": simd.HAS_BYTE_DOT,
+        "tiles": tiles.allowed(),
         "threads": threads,
         "limits": {
             "popcount": plain,
             "carry_save": saved,
             "bits": plain if simd.HAS_POPCOUNT else saved,
-            "bytes": most(limits.bytes_loop),
+            "byte_dot": dots,
+            "tiles": products,
+            "bytes": products if tiles.allowed() else dots,
         },
         "read_bytes_per_second": stream.nbytes / min(seconds),
     }
@@ -343,7 +347,8 @@ def host_table(found: dict[str, Any]) -> str:
             f"vectors               {found['vector_bits']} bits",
             f"popcount of vectors   {yes[found['popcount']]}   xor, popcount, add: {limits['popcount']}",
             f"                            carry-save: {limits['carry_save']}{taken}",
-            f"byte-dot              {yes[found['byte_dot']]}   {limits['bytes']}",
+            f"byte-dot              {yes[found['byte_dot']]}   {limits['byte_dot']}",
+            f"tiles of bytes        {yes[found['tiles']]}   {limits['tiles'] if found['tiles'] else ''}".rstrip(),
             f"reading memory        {found['read_bytes_per_second'] / 1e9:.1f} GB/s on one thread",
             f"threads               {found['threads']}; the limits are of all together",
         )

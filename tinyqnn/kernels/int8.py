@@ -5,6 +5,8 @@
 That instruction (byte-dot, VNNI) takes unsigned bytes on one side and signed ones on the other. Signed activations are
 made unsigned by adding 128, which the sums start from: Σ_k w_k · (x_k + 128) − 128 · Σ_k w_k. Where a processor lacks
 it the same four products are formed one by one. Numbers behind the K-th are 0 in w.
+
+Where there are tiles (`tiles.py`), which multiply signed bytes as they are, they do it: see `tiled.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyqnn.kernels import tiled, tiles
 from tinyqnn.kernels.jit import aligned, jit, run
 from tinyqnn.kernels.pack import PAYS, as_bytes
 from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
@@ -103,32 +106,42 @@ class Int8Gemm(IntegerGemm):
         n, taps, c = w.shape
         super().__init__((n, taps * c), 128 * (255 if unsigned else 128))
         self.unsigned, self.values = unsigned, w.reshape(n, -1)
+        self.tiles = self.compiled and tiles.allowed()
         self.start = self.start_table(None)
         if not self.compiled:
             return
         padded = np.zeros((n, taps, fours(c)), np.int8)
         padded[:, :, :c] = w
         groups = padded.reshape(n, -1).view("<i4").astype(np.int32)  # four bytes, the first lowest
+        if self.tiles:
+            self.groups = groups
+            self.by_runs: dict[tuple[tuple[int, int], ...], tiled.Panels] = {}
+            return
         self.panels = aligned(-(-n // WIDTH) * WIDTH * groups.shape[1]).view(np.int32)
         self.panels[...] = panels(groups[None], WIDTH).reshape(-1)
 
     @property
     def zero(self) -> int:
         """The packed byte that means 0."""
-        return 0 if self.unsigned else 128
+        return 0 if self.unsigned or self.tiles else 128
 
-    def as_unsigned(self, x: Any) -> Array:
+    def octets(self, x: Any) -> Array:
         """Activations as the bytes that are multiplied: (…) uint8."""
         octets = as_bytes(x, *((0, 255) if self.unsigned else (-128, 127)), "activations").view(np.uint8)
-        return octets if self.unsigned else octets ^ np.uint8(128)
+        return octets if self.zero == 0 else octets ^ np.uint8(128)
 
     def pack(self, x: Any) -> Rows:
-        """Activations (M, K) as unsigned bytes, K in whole fours."""
+        """Activations (M, K) as bytes, K in whole fours; for tiles a row begins on a cache line."""
         x = self._matrix(x)
         if not self.compiled:
             return Rows(x.shape, self.numbers(x))
-        octets = self.as_unsigned(x)
+        octets = self.octets(x)
         (m, k), depth = x.shape, fours(x.shape[1])
+        if self.tiles:
+            stride = -(-k // tiles.STEP) * tiles.STEP // 4
+            places = np.arange(m) * stride
+            data = self._placed(octets, places, tiled.aligned_bytes(4 * stride * m))
+            return Rows(x.shape, data, places, np.arange(depth // 4))
         data = np.ascontiguousarray(octets)
         if depth > k:
             data = np.zeros((m, depth), np.uint8)
@@ -137,7 +150,8 @@ class Int8Gemm(IntegerGemm):
 
     def numbers(self, x: Array) -> Array:
         """The activations' plain numbers, for the twin."""
-        return self.as_unsigned(x).astype(np.int16) - self.zero
+        octets = self.octets(x)
+        return (octets.astype(np.int16) - self.zero) if self.unsigned or self.zero else octets.view(np.int8)
 
     @staticmethod
     def units(c: int) -> int:
@@ -146,18 +160,36 @@ class Int8Gemm(IntegerGemm):
 
     def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
         """Rows of bytes (R, C) to `targets` in a new array of `size` groups of four, the byte of 0 elsewhere."""
-        octets, data = np.ascontiguousarray(self.as_unsigned(x)), np.full(4 * size, self.zero, np.uint8)
-        count, flat = octets.shape[1], octets.reshape(-1)
-        run(
-            lambda first, last: _place(first, last, flat, count, targets, data),
-            len(octets),
-            None if octets.size > PAYS else len(octets),
-        )
+        if self.tiles:
+            data = tiled.aligned_bytes(4 * size).view(np.uint8)
+            data[:] = 0
+        else:
+            data = np.full(4 * size, self.zero, np.uint8)
+        return self._placed(self.octets(x), targets, data)
+
+    @staticmethod
+    def _placed(octets: Array, targets: Array, data: Array) -> Array:
+        """Rows of bytes (R, C) at group `targets[r]` of data; as groups of four."""
+        rows, octets_in = data.view(np.uint8), np.ascontiguousarray(octets)
+        (count, size), flat = octets_in.shape, octets_in.reshape(-1)
+        body = lambda first, last: _place(first, last, flat, size, targets, rows)  # noqa: E731
+        run(body, count, None if octets.size > PAYS else max(count, 1))
         return data.view(np.int32)
 
     def start_table(self, missing: Array | None) -> Array:
         """−128 · Σ w for signed activations; behind a border lies `zero`, so nothing is missing."""
         return (-self.zero * self.values.sum(-1, dtype=np.int64)).astype(np.int32).reshape(1, 1, -1)
+
+    def multiply_part(self, packed: Rows, part: int, y: Array) -> None:
+        if not self.tiles:
+            super().multiply_part(packed, part, y)
+            return
+        self.check(packed, y)
+        if len(y):
+            runs = tiled.runs_of(packed.walk)
+            if runs not in self.by_runs:
+                self.by_runs[runs] = tiled.pack_panels(self.groups, runs)
+            tiled.multiply(packed.data, packed.places, self.by_runs[runs], not self.unsigned, y)
 
     def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
         multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyqnn.kernels import tiles
 from tinyqnn.kernels.jit import aligned, jit
 from tinyqnn.kernels.simd import (
     LANES,
@@ -20,7 +21,7 @@ from tinyqnn.kernels.simd import (
     zeros,
 )
 
-__all__ = ["bytes_loop", "carry_save_loop", "popcount_loop"]
+__all__ = ["bytes_loop", "carry_save_loop", "popcount_loop", "tiles_loop"]
 
 VECTOR_BITS = 32 * LANES
 
@@ -80,6 +81,17 @@ def _dots(steps, a, b, y):
     put_tile(acc, y, multiples(2 * LANES, 7, 8), 0, len(y), True, y, cyclic(0, 0, 1, 0, 8), 0)
 
 
+@jit
+def _tile_dots(steps, table):
+    tiles.configure(table)
+    for _ in range(steps):
+        tiles.dot_bytes(0, 4, 6, True)
+        tiles.dot_bytes(1, 4, 7, True)
+        tiles.dot_bytes(2, 5, 6, True)
+        tiles.dot_bytes(3, 5, 7, True)
+    tiles.release()
+
+
 def _arguments(dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     numbers: np.ndarray = aligned(128).view(dtype)
     numbers[:] = np.arange(len(numbers))
@@ -114,3 +126,15 @@ def bytes_loop(steps: int) -> int:
     """
     _dots(steps, *_arguments(np.int32))
     return steps * 16 * VECTOR_BITS // 8 * 2
+
+
+def tiles_loop(steps: int) -> int:
+    """Four products of tiles a step; returns the operations, and 0 where there are no tiles.
+
+    >>> tiles_loop(10) in (10 * 4 * 16 * 16 * 64 * 2, 0)
+    True
+    """
+    if not tiles.allowed():
+        return 0
+    _tile_dots(steps, tiles.shape(tiles.ROWS, tiles.COLUMNS))
+    return steps * 4 * tiles.ROWS * tiles.COLUMNS * tiles.STEP * 2

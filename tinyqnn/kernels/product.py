@@ -73,11 +73,8 @@ class IntegerGemm:
 
     def multiply_part(self, packed: Rows, part: int, y: Array) -> None:
         """Write one product to `y`; there are several where a factor is a list of planes with scales of their own."""
-        if packed.shape[1] != self.shape[1]:
-            raise ValueError(f"expected packed rows of K = {self.shape[1]} numbers, got {packed.shape}")
-        m, n = packed.shape[0], self.shape[0]
-        if y.shape != (m, n) or y.dtype != np.int32 or not y.flags.c_contiguous:
-            raise ValueError(f"expected out to be int32, contiguous, {(m, n)}, got {y.dtype}, {y.shape}")
+        self.check(packed, y)
+        m, n = y.shape
         if not self.compiled:
             y[...] = reference.integer_matmul(*self.twin(packed, part))
             return
@@ -90,6 +87,14 @@ class IntegerGemm:
                 kernel(i0, i1, j0, j1, flat)
 
         run(body, len(blocks), 1)
+
+    def check(self, packed: Rows, y: Array) -> None:
+        """ValueError where the factors, or `y`, do not fit."""
+        if packed.shape[1] != self.shape[1]:
+            raise ValueError(f"expected packed rows of K = {self.shape[1]} numbers, got {packed.shape}")
+        m, n = packed.shape[0], self.shape[0]
+        if y.shape != (m, n) or y.dtype != np.int32 or not y.flags.c_contiguous:
+            raise ValueError(f"expected out to be int32, contiguous, {(m, n)}, got {y.dtype}, {y.shape}")
 
     def twin(self, packed: Rows, part: int) -> tuple[Array, Array]:
         """Two matrices (M, K) and (N, K) of plain numbers for the reference."""

@@ -1,0 +1,178 @@
+"""Registers that are matrices: a tile is 16 rows of 64 bytes, and one instruction multiplies two of them.
+
+    c[m, n] += Σ_k a[m, k] · b[k, n]        a: 16 rows of 64 bytes,  b: 64 rows of 16 bytes,  c: 16 × 16 sums of 32 bits
+
+That is 16,384 products of bytes where the byte-dot of `simd.py` makes 64; processors with AMX finish one in 16 steps of
+their clock. There are eight tiles, numbered 0 … 7. A tile of b holds four neighbours of k side by side, as the byte-dot
+wants them: row q is b[4q : 4q + 4, 0], b[4q : 4q + 4, 1], … In compiled code, tile numbers being literals:
+
+    tiles.configure(shape(16, 16))
+    tiles.zero(0)
+    for step in range(steps):
+        tiles.load(1, a + 64 · step, stride_of_a)
+        tiles.load(2, b + 1024 · step, 64)
+        tiles.dot_bytes(0, 1, 2, True)
+    tiles.store(0, y, stride_of_y)
+    tiles.release()
+
+Places are addresses, `address(array)` plus bytes; nothing is checked. A thread configures its tiles before the first
+word and releases them behind the last, so that nobody else has to save them. The words are written as the processor's
+own instructions, not asked of the compiler, which then need not know that there are tiles at all.
+
+Linux wants to be asked, once a process, before a thread may touch a tile: `allowed()` asks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from tinyqnn.kernels import simd
+
+__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "dot_bytes", "load", "release", "shape",
+           "store", "take", "zero"]  # fmt: skip
+
+ROWS = 16  # of a tile
+COLUMNS = 16  # numbers of 32 bits in a row
+STEP = 64  # bytes of k in a row
+
+_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # see Linux, Documentation/arch/x86/xstate.rst
+_ADDRESS = ir.IntType(64)
+
+
+@lru_cache(maxsize=1)
+def allowed() -> bool:
+    """May this process use tiles? The processor has them, Numba's settings do not hide them, and Linux says yes.
+
+    >>> allowed() in (True, False)
+    True
+    """
+    if not {"amx-tile", "amx-int8"} <= simd._FEATURES or sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    try:
+        answer = ctypes.CDLL(None).syscall(*(ctypes.c_long(n) for n in (_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA)))
+    except (OSError, AttributeError):
+        return False
+    if answer == 0:
+        binding.initialize_native_asmparser()  # compiled code below is written in the processor's own words
+    return answer == 0
+
+
+def shape(rows: int, columns: int) -> np.ndarray:
+    """What `configure` wants: tiles 0 … 3 for results and 4, 5 for a of `rows` rows; columns of the results and of b.
+
+    Tiles 6 and 7 are for b. Fewer than sixteen rows or columns take less time and reach no further in memory.
+
+    >>> shape(16, 10)[48:56].tolist()
+    [16, 16, 16, 16, 16, 16, 16, 16]
+    """
+    table = np.zeros(64, np.uint8)
+    table[0] = 1  # the only palette there is
+    widths = table[16:32].view("<u2")
+    widths[:4], widths[4:6], widths[6:] = 4 * columns, STEP, 4 * columns
+    table[48:54], table[54:56] = rows, STEP // 4
+    return table
+
+
+def _emit(builder: Any, text: str, *operands: Any) -> None:
+    """One instruction, in its place among the others; `$0`, `$1` are its operands, addresses and numbers of bytes."""
+    kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+    constraints = ",".join(["r"] * len(operands) + ["~{memory}"])
+    builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), operands)
+
+
+@intrinsic
+def address(typingctx: Any, a: Any) -> Any:
+    """Where in memory an array's first element lies."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ptrtoint(simd._data(context, builder, sig.args[0], args[0]), _ADDRESS)
+
+    return types.intp(a), codegen
+
+
+@intrinsic
+def configure(typingctx: Any, table: Any) -> Any:
+    """Shape this thread's tiles as `shape` says; all become 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        where = builder.ptrtoint(simd._data(context, builder, sig.args[0], args[0]), _ADDRESS)
+        _emit(builder, "ldtilecfg ($0)", where)
+        return context.get_dummy_value()
+
+    return types.void(table), codegen
+
+
+@intrinsic
+def release(typingctx: Any) -> Any:
+    """This thread is done with tiles."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _emit(builder, "tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic(prefer_literal=True)
+def zero(typingctx: Any, tile: Any) -> Any:
+    """`tile = 0`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _emit(builder, f"tilezero %tmm{tile.literal_value}")
+        return context.get_dummy_value()
+
+    return types.void(tile), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx: Any, tile: Any, where: Any, stride: Any) -> Any:
+    """`tile[r] = the bytes at where + r · stride`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _emit(builder, f"tileloadd ($0,$1,1), %tmm{tile.literal_value}", *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store(typingctx: Any, tile: Any, where: Any, stride: Any) -> Any:
+    """`the bytes at where + r · stride = tile[r]`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _emit(builder, f"tilestored %tmm{tile.literal_value}, ($0,$1,1)", *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def dot_bytes(typingctx: Any, c: Any, a: Any, b: Any, signed: Any) -> Any:
+    """`c += a · b`; bytes of b are signed, those of a as `signed` says. Sums wrap around in 32 bits."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        name = "tdpbssd" if signed.literal_value else "tdpbusd"
+        _emit(builder, f"{name} %tmm{b.literal_value}, %tmm{a.literal_value}, %tmm{c.literal_value}")
+        return context.get_dummy_value()
+
+    return types.void(c, a, b, signed), codegen
+
+
+@intrinsic
+def take(typingctx: Any, counter: Any) -> Any:
+    """The number in `counter`, which is one more afterwards: each thread that takes gets another."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = simd._data(context, builder, sig.args[0], args[0])
+        return builder.atomic_rmw("add", place, ir.Constant(place.type.pointee, 1), "monotonic")
+
+    return counter.dtype(counter), codegen
