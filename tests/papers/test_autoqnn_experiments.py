@@ -156,6 +156,37 @@ class TestTable7:
         assert found == broken
 
 
+class TestEqualSize:
+    def cells(self, **changed):
+        """AutoQNN at 98 %, all else below; a method's three seeds lie a hundredth apart."""
+        experiment = importlib.import_module("tinyqnn.papers.autoqnn.mnist_equal_size")
+        accuracy = dict.fromkeys(experiment.METHODS, 97.5) | {"AutoQNN": 98.0, "FP32": 98.4} | changed
+        result = {"float": 0.983, "bits": [2.06, 2.08]}
+        return experiment, [
+            Cell(experiment.Config(method, seed=seed), {**result, "accuracy": (value + 0.01 * seed) / 100}, 0.0)
+            for method, value in accuracy.items()
+            for seed in range(3)
+        ]
+
+    def test_what_is_better_than_all_holds(self):
+        experiment, cells = self.cells()
+        assert {judge(found, cells).verdict for found in experiment.CLAIMS} == {HOLDS}
+
+    @pytest.mark.parametrize(
+        ("method", "accuracy", "broken"),
+        [
+            ("P-2/C-2", 98.1, ["uniform"]),
+            ("Z-2/Z-2 twice", 98.1, ["zoom-twice"]),
+            ("greedy Z-2", 98.1, ["greedy"]),
+            ("AutoQNN from float", 98.1, ["start"]),
+            ("FP32", 98.8, ["float-as-long"]),
+        ],
+    )
+    def test_what_is_otherwise_does_not_hold(self, method, accuracy, broken):
+        experiment, cells = self.cells(**{method: accuracy})
+        assert [c.id.split(".")[-1] for c in experiment.CLAIMS if judge(c, cells).verdict == FAILS] == broken
+
+
 class TestBaselines:
     def policy(self):
         model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))

@@ -72,13 +72,13 @@ def float_network(task: Task, seed: int, train: Split, test: Split, report: Repo
 
 
 def trained(
-    model: Module, task: Task, epochs: int, lr: float, seed: int, train: Split, test: Split, path: Any = None
+    model: Module, task: Task, epochs: int, lr: float, seed: int, train: Split, test: Split | None, path: Any = None
 ) -> list[float]:
-    """SGD with a cosine rate; the accuracy on the test pictures after each epoch."""
+    """SGD with a cosine rate; the accuracy on the test pictures after each epoch, nothing without such."""
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=task.weight_decay)
     trainer = Trainer(model, optimizer, seed=seed, **task.options(epochs))
     history = trainer.fit(train, test, epochs, path, resume=path is not None, progress=False)
-    return [float(value) for value in history["valid_accuracy"]]
+    return [] if test is None else [float(value) for value in history["valid_accuracy"]]
 
 
 def examples(task: Task, train: Split) -> list[Tensor]:
@@ -88,7 +88,7 @@ def examples(task: Task, train: Split) -> list[Tensor]:
 
 
 def retrained(
-    qmodel: Module, task: Task, seed: int, train: Split, test: Split, epochs: int | None = None
+    qmodel: Module, task: Task, seed: int, train: Split, test: Split | None, epochs: int | None = None
 ) -> list[float]:
     """Calibrate a quantized network and train it on: accuracies after each epoch."""
     random.manual_seed(seed + 1000)

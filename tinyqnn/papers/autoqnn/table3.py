@@ -6,7 +6,8 @@ VGG-like and a ResNet of eight channels see a part of CIFAR-10 (a copy that went
 PotQ with ClipQ and ClipQ alone, with the same bits everywhere. The first and the last layer stay float, as in the
 paper.
 
-Every policy is put into the same float network of its seed and retrained alike; FP32 is that network trained on.
+Every policy, learned or fixed, is put into the same float network of its seed and retrained alike: a search only
+chooses, its own epochs come on top. FP32 is that network trained on for as long.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tinyqnn import graph, search
 from tinyqnn.papers.autoqnn import _pictures as pictures
 from tinyqnn.papers.claims import Claim, Finding, all_of, decide
 from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.train import evaluate
 
 KEEP = ("first", "last")
 NETWORKS = ("vgg-8", "resnet8-8")
@@ -39,10 +41,10 @@ class Config:
     kind: str
     bits: int = 32
     train: int = 3_000
-    test: int = 3_000
+    test: int = 4_000
     epochs: int = 12
-    search_epochs: int = 4
-    retrain_epochs: int = 4
+    search_epochs: int = 3
+    retrain_epochs: int = 5
     seed: int = 0
 
 
@@ -72,7 +74,7 @@ def run(config: Config, report: Report) -> dict[str, Any]:
     elif config.kind == "learned":
         start = pictures.uniform(model, task, train, f"P-{config.bits}/C-{config.bits}", KEEP)
         found = search.qpl(
-            start, train, test, target_bits=config.bits, epochs=config.search_epochs, lr=task.retrain_lr,
+            start, train, target_bits=config.bits, epochs=config.search_epochs, settled=0, lr=task.retrain_lr,
             weight_decay=task.weight_decay, seed=config.seed, progress=False,
             checkpoint=report.folder / "search.npz", resume=True, **task.options(config.search_epochs),
         )  # fmt: skip
@@ -81,15 +83,16 @@ def run(config: Config, report: Report) -> dict[str, Any]:
         schemes = "/".join(f"{letter}-{config.bits}" for letter in config.kind.split("/"))
         qmodel = pictures.uniform(model, task, train, schemes, KEEP)
     result |= pictures.told(search.Policy.of(qmodel))
-    result["accuracy"] = pictures.retrained(qmodel, task, config.seed, train, test)
-    report(f"{config.kind} {config.bits}: float {floating:.4f}, retrained {result['accuracy'][-1]:.4f}")
+    pictures.retrained(qmodel, task, config.seed, train, None)
+    result["accuracy"] = float(evaluate(qmodel, test).accuracy or 0.0)
+    report(f"{config.kind} {config.bits}: float {floating:.4f}, retrained {result['accuracy']:.4f}")
     return result
 
 
 def accuracies(cells: list[Cell], network: str, kind: str, bits: int = 32) -> dict[int, float]:
     """seed -> accuracy in per cent."""
     return {
-        cell.config.seed: 100 * cell.result["accuracy"][-1]
+        cell.config.seed: 100 * cell.result["accuracy"]
         for cell in cells
         if (cell.config.network, cell.config.kind, cell.config.bits) == (network, kind, bits)
     }
@@ -203,7 +206,7 @@ def draw(cells: list[Cell], figure: Any) -> None:
             if points:
                 x = [bits + 0.04 * (number - 1) for bits, _ in points]
                 means = [np.mean(values) for _, values in points]
-                spreads = [np.std(values) for _, values in points]
+                spreads = [np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in points]
                 axes.errorbar(x, means, spreads, **picture.line(number + 1), capsize=3, label=names[kind])
         floats = list(accuracies(cells, network, "FP32").values())
         axes.axhline(np.mean(floats), color=picture.INK, linewidth=1, linestyle=":", label="float")
