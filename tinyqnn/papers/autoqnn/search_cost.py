@@ -30,15 +30,18 @@ KINDS = ("float", "C-3", "QPL", "QSS coarse", "QSS fine")
 
 @dataclass(frozen=True)
 class Config:
-    """One network; `steps` of `batch` pictures an epoch, and so many epochs in the long run."""
+    """One network; `steps` of `batch` pictures an epoch, so many epochs more in the long run than in the short one.
+
+    Of `repeats` such differences the smaller counts.
+    """
 
     network: str
     channels: int = 3
     side: int = 32
     batch: int = 64
-    steps: int = 4
+    steps: int = 2
     epochs: int = 4
-    repeats: int = 3
+    repeats: int = 2
     seed: int = 0
 
 
