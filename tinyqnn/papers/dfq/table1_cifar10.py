@@ -1,9 +1,8 @@
 """Table 1, CIFAR-10, and figure 2: VGG-16 in float, 8 bits, a mixture that DFQ finds, and binary
 
 VGG-16's thirteen convolutions at an eighth of their width, on a part of the training images, for few epochs (Config
-says how many); far from the paper's 84.8 %, so that directions and gaps count. All four start from one float network
-and are trained on, the float one as well, for as many epochs as DFQ's search and retraining take together.
-θ is the float one's validation loss then, and `slack`. The images of this copy of CIFAR-10 went through JPEG.
+says how many); far from the paper's 84.8 %, so that directions and gaps count. How all four are trained, and what the
+bound is, stands in `_table1.py`. The images of this copy of CIFAR-10 went through JPEG.
 
 Figure 2 is the memory of each layer before and after: the picture below.
 """
@@ -15,13 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn import data, random
+from tinyqnn import data
 from tinyqnn.papers.claims import Claim, decide
-from tinyqnn.papers.dfq._cells import policy_of, scored, splits, trained
+from tinyqnn.papers.dfq._table1 import Comparison, accuracy_of, compare, rows, scale, searches
 from tinyqnn.papers.dfq._vgg16 import VGG16
-from tinyqnn.papers.dfq.table1_mnist import accuracy_of, rows, searches
 from tinyqnn.papers.experiment import Cell, Report
-from tinyqnn.search.dfq import dfq
 
 PAPER: dict[str, tuple[float, float]] = {
     "float": (1, 84.80),
@@ -33,20 +30,18 @@ SIZE = (9.0, 4.5)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Comparison):
     """One seed: a float network and its three quantized forms."""
 
-    seed: int
     data: str = "cifar10"
     width: int = 8
-    train: int = 5_000
-    valid: int = 1_500
-    test: int = 5_000
+    train: int = 8_000
+    valid: int = 2_000
+    test: int = 10_000
     batch_size: int = 50
-    epochs: int = 6
+    epochs: int = 5
     search_epochs: int = 2
-    retrain_epochs: int = 6
-    widen: int = 0
+    retrain_epochs: int = 4
     lr: float = 3e-3
     quantized_lr: float = 2e-3
     alpha_lr: float = 0.05
@@ -62,34 +57,7 @@ def cells(scale: str) -> list[Config]:
 
 
 def run(config: Config, report: Report) -> dict[str, Any]:
-    """{method: {accuracy, compression, layers, …}}, the bound and the course of the search."""
-    rng = random.manual_seed(config.seed)
-    own = np.random.default_rng((config.seed, 1))
-    train, valid, test, source = splits(config.data, config.train, config.valid, config.test, own)
-    model = VGG16(config.width, rng=rng)
-    trained(model, train, config.epochs, config.lr, config.batch_size, config.seed, data.crop_and_flip)
-    found: dict[str, Any] = {}
-    epochs = config.search_epochs + (1 + config.widen) * config.retrain_epochs
-    for name, scheme in (("float", "float"), ("8-bit", "C-8"), ("binary", "B-1")):
-        policy = policy_of(model, train, scheme)
-        network = policy.apply(model, train.inputs(slice(0, 2)))
-        trained(network, train, epochs, config.quantized_lr, config.batch_size, config.seed, data.crop_and_flip)
-        found[name] = scored(policy, network, valid, test)
-        report(f"{name}: {found[name]}")
-    theta = found["float"]["valid_loss"] + config.slack
-    ours = dfq(
-        model, train, valid, theta=theta, bits=(1, 8), epochs=config.search_epochs,
-        retrain_epochs=config.retrain_epochs, widen=config.widen, lr=config.quantized_lr, alpha_lr=config.alpha_lr,
-        equal_steps=False,
-        batch_size=config.batch_size, augment=data.crop_and_flip, seed=config.seed, folder=report.folder, resume=True,
-        progress=False,
-    )  # fmt: skip
-    found["ours"] = scored(ours, ours.model, valid, test)
-    report(f"ours: {found['ours']}\n{ours.verdict}\n{ours.history}")
-    return {
-        **found, "theta": theta, "keeps_bound": ours.keeps_bound, "tried": list(ours.tried),
-        "history": list(ours.history), "note": source.note,
-    }  # fmt: skip
+    return compare(config, lambda rng: VGG16(config.width, rng=rng), report, data.crop_and_flip)
 
 
 def saved_in_the_middle(cell: Cell) -> float:
@@ -140,13 +108,10 @@ CLAIMS = (
 
 def table(cells: list[Cell]) -> str:
     c = cells[0].config
-    note = cells[0].result["note"]
     return (
         f"{rows(cells, PAPER)}\n\n"
-        f"VGG-16 of width {c.width} (the paper's: 64), {c.train:,} training, {c.valid:,} validation and {c.test:,} "
-        f"test images, shifted and flipped, {c.epochs} epochs in float, {c.search_epochs} of search and "
-        f"{c.retrain_epochs} after it, {len(cells)} seeds. A small scale.\n"
-        f"{note}\n\n{searches(cells)}"
+        f"VGG-16 of width {c.width} (the paper's: 64), {scale(c)}; shifted and flipped; mean ± sd of {len(cells)} "
+        f"seeds. A small scale.\n{cells[0].result['note']}\n\n{searches(cells)}"
     )
 
 

@@ -1,0 +1,127 @@
+"""Table 1 for any network and data: float, 8 bits, a mixture of 1 and 8 bits that DFQ finds, and binary.
+
+All four start from one float network and are trained on for as many epochs, the float one as well: DFQ's are those of
+its search and of the retraining after it. The bound θ is the validation loss that the float network has then, and
+`slack`. The test images decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyqnn import random
+from tinyqnn.data.loader import Augment
+from tinyqnn.nn import Module
+from tinyqnn.papers.dfq._cells import mean, policy_of, scored, splits, trained
+from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.search.dfq import dfq
+from tinyqnn.tensor import Array
+
+FIXED = {"float": "float", "8-bit": "C-8", "binary": "B-1"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One seed of table 1; each experiment has its own values.
+
+    data                  see `splits`, and how many of its images are learned from, decide about the bound, are tested
+    width                 of the network, in channels
+    epochs                of the float network that all start from; then search_epochs + retrain_epochs
+    lr, quantized_lr      the rates of these; alpha_lr that of α
+    slack                 θ minus the float network's validation loss
+    """
+
+    seed: int
+    data: str
+    width: int
+    train: int
+    valid: int
+    test: int
+    batch_size: int
+    epochs: int
+    search_epochs: int
+    retrain_epochs: int
+    lr: float
+    quantized_lr: float
+    alpha_lr: float
+    slack: float
+
+
+def compare(
+    config: Comparison,
+    network: Callable[[np.random.Generator], Module],
+    report: Report,
+    augment: Augment | None = None,
+) -> dict[str, Any]:
+    """{method: {accuracy, compression, layers, …}}, the bound, whether it is kept, and the course of the search."""
+    rng = random.manual_seed(config.seed)
+    own = np.random.default_rng((config.seed, 1))
+    train, valid, test, source = splits(config.data, config.train, config.valid, config.test, own)
+
+    def fit(model: Module, epochs: int, lr: float) -> Module:
+        return trained(model, train, epochs, lr, config.batch_size, config.seed, augment)
+
+    model = fit(network(rng), config.epochs, config.lr)
+    found: dict[str, Any] = {}
+    for name, scheme in FIXED.items():
+        policy = policy_of(model, train, scheme)
+        quantized = policy.apply(model, train.inputs(slice(0, 2)))
+        fit(quantized, config.search_epochs + config.retrain_epochs, config.quantized_lr)
+        found[name] = scored(policy, quantized, valid, test)
+        report(f"{name}: {found[name]}")
+    ours = dfq(
+        model, train, valid, theta=found["float"]["valid_loss"] + config.slack, bits=(1, 8),
+        epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, lr=config.quantized_lr,
+        alpha_lr=config.alpha_lr, equal_steps=False, batch_size=config.batch_size, augment=augment, seed=config.seed,
+        folder=report.folder, resume=True, progress=False,
+    )  # fmt: skip
+    found["ours"] = scored(ours, ours.model, valid, test)
+    report(f"ours: {found['ours']}\n{ours.verdict}\n{ours.history}")
+    return {
+        **found, "theta": ours.theta, "keeps_bound": ours.keeps_bound, "verdict": ours.verdict,
+        "history": list(ours.history), "note": source.note,
+    }  # fmt: skip
+
+
+def accuracy_of(cells: list[Cell], method: str) -> Array:
+    """Test accuracy of a method, a number a seed."""
+    return np.array([cell.result[method]["accuracy"] for cell in cells])
+
+
+def rows(cells: list[Cell], paper: dict[str, tuple[float, float]]) -> str:
+    """Our numbers beside the paper's; `paper` has (compression, accuracy) of each method."""
+    lines = ["weights   accuracy here, %   compression   whole file   paper: accuracy   compression"]
+    for method, (times, accuracy) in paper.items():
+        by = [cell.result[method] for cell in cells]
+        lines.append(
+            f"{method:<8}  {mean([r['accuracy'] for r in by]):<17}  "
+            f"{mean([r['compression'] for r in by]) + '×':<12}  {np.mean([r['file'] for r in by]):.1f}×"
+            f"{accuracy:>21.2f}{times:>13}×"
+        )
+    return "\n".join(lines)
+
+
+def searches(cells: list[Cell]) -> str:
+    """What each search found, and what became of its bound."""
+    lines = []
+    for cell in cells:
+        wide = [f"{name} {scheme}" for name, _, scheme in cell.result["ours"]["layers"] if scheme != "B-1"]
+        lines += [
+            f"seed {cell.config.seed}, not binary: {', '.join(wide) or 'nothing'}",
+            f"        {cell.result['verdict']}",
+            f"        float {cell.result['float']['valid_loss']:.4g}, binary {cell.result['binary']['valid_loss']:.4g}",
+        ]
+    return "\n".join(lines)
+
+
+def scale(c: Comparison) -> str:
+    """How much was learned from what, in a sentence."""
+    return (
+        f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images, {c.epochs} epochs in float; then "
+        f"{c.search_epochs} of search and {c.retrain_epochs} of retraining for ours, "
+        f"{c.search_epochs + c.retrain_epochs} more for the others"
+    )
