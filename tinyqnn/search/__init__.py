@@ -12,11 +12,12 @@ Start with `policy.py` for what is searched for.
 from __future__ import annotations
 
 from tinyqnn.search.autoqnn import AutoQNN, autoqnn
+from tinyqnn.search.choice import Choice
 from tinyqnn.search.dfq import dfq
 from tinyqnn.search.learned import LearnedBits
 from tinyqnn.search.mixture import Mixture
 from tinyqnn.search.network import CarriesState
-from tinyqnn.search.policy import Choice, Policy
+from tinyqnn.search.policy import Policy
 from tinyqnn.search.qpl import PrecisionSearch, qpl
 from tinyqnn.search.qss import SchemeSearch, qss
 

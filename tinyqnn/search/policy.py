@@ -8,7 +8,6 @@ Policy.load("policy.json").apply(model, example)
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,58 +16,17 @@ import numpy as np
 
 from tinyqnn import files
 from tinyqnn.files.atomic import PathLike
-from tinyqnn.graph import EXPENSIVE, Edge, Graph, GraphModule, average_bits, cost, generate
-from tinyqnn.graph.cost import FLOAT_BITS, elements
+from tinyqnn.graph import Graph, GraphModule, average_bits, cost, generate
+from tinyqnn.graph.cost import FLOAT_BITS
 from tinyqnn.graph.generate import not_negative, quantize_edges
 from tinyqnn.nn import Module
 from tinyqnn.nn.module import evaluating
-from tinyqnn.quant import SCHEMES, ActivationQuantizer, Quantizer, WeightQuantizer, scheme
+from tinyqnn.quant import ActivationQuantizer, WeightQuantizer
+from tinyqnn.search.choice import Choice, checked, notation_of, place_of, role_of, vertices_of
 from tinyqnn.search.policy_file import read, write
 from tinyqnn.tensor import Tensor, no_grad
 
 ROLES = ("weights", "activations")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What one vertex does.
-
-    vertex     its name, as in `conv1.quant.weight`
-    scheme     "C-3", or "float"
-    role       "weights" or "activations"
-    feeds      the expensive vertex it flows into
-    source     where the tensor comes from: a parameter's name, for activations the vertex before
-    elements   how many numbers pass: of the weight, or of the activation for one sample
-
-    >>> choice = Choice("fc.quant.weight", "C-3", "weights", "fc", "fc.weight", 1000)
-    >>> choice.letter, choice.bits, choice.bytes
-    ('C', 3, 379)
-    """
-
-    vertex: str
-    scheme: str
-    role: str
-    feeds: str
-    source: str
-    elements: int
-
-    @property
-    def letter(self) -> str | None:
-        """The scheme without its width; None for float."""
-        return None if self.scheme == "float" else self.scheme.rpartition("-")[0]
-
-    @property
-    def bits(self) -> int:
-        """The width; 32 for float."""
-        return FLOAT_BITS if self.scheme == "float" else scheme(self.scheme).bits
-
-    @property
-    def bytes(self) -> int:
-        """Codes in whole bytes and 4 for each parameter of the codebook, as `graph.cost` counts them."""
-        scales = 0
-        if self.scheme != "float":
-            scales = sum(np.size(value) for value in scheme(self.scheme).fit(np.array([-1.0, 2.0])).values())
-        return math.ceil(self.elements * self.bits / 8) + 4 * scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +64,11 @@ class Policy:
 
         Raises ValueError for a quantizer whose notation does not say all of it, such as one with an axis.
         """
-        inside = {_place(qmodel.graph, slot.name): slot for slot in qmodel.quantizers()}
+        inside = {place_of(qmodel.graph, slot.name): slot for slot in qmodel.quantizers()}
         choices = []
-        for choice, place in _vertices(qmodel.graph):
+        for choice, place in vertices_of(qmodel.graph):
             slot = inside.get(place)
-            found = "float" if slot is None else _notation(slot.name, slot.module)
+            found = "float" if slot is None else notation_of(slot.name, slot.module)
             choices.append(replace(choice, scheme=found))
         return Policy(tuple(choices), sum(count for _, count in cost(qmodel).floats))
 
@@ -131,15 +89,17 @@ class Policy:
         self._check(base.graph)
         wanted = {
             place: self[choice.vertex].scheme
-            for choice, place in _vertices(base.graph)
+            for choice, place in vertices_of(base.graph)
             if self[choice.vertex].scheme != "float"
         }
-        graph = quantize_edges(base.graph, lambda edge: _role(base.graph, edge) if _edge(edge) in wanted else None)
+        graph = quantize_edges(
+            base.graph, lambda edge: role_of(base.graph, edge) if (edge.target, edge.argument) in wanted else None
+        )
         positive = not_negative(base.graph)
         modules: dict[str, Module] = {}
         for vertex in graph.quantizers():
             (incoming,) = graph.in_edges(vertex.name)
-            notation, after_relu = wanted[_place(graph, vertex.name)], incoming.source in positive
+            notation, after_relu = wanted[place_of(graph, vertex.name)], incoming.source in positive
             if vertex.role == "weights":
                 modules[vertex.name] = WeightQuantizer(notation)
             else:
@@ -259,7 +219,7 @@ class Policy:
 
     def _check(self, graph: Graph) -> None:
         """Is this a policy for that graph?"""
-        here = {choice.vertex: choice for choice, _ in _vertices(graph)}
+        here = {choice.vertex: choice for choice, _ in vertices_of(graph)}
         mine = {choice.vertex: choice for choice in self.choices}
         told = [f"{name}: in the policy, not in the model" for name in mine if name not in here]
         told += [f"{name}: in the model, not in the policy" for name in here if name not in mine]
@@ -289,25 +249,6 @@ def made_for_activations(vertex: str, notation: str, after_relu: bool) -> Activa
         raise ValueError(f"{vertex}: {error}") from error
 
 
-def checked(notation: Any, vertex: str) -> str:
-    """`notation` if it is "float" or a scheme with a width that it has; ValueError says which of the two is wrong.
-
-    >>> checked("P-4", "conv1.quant.weight")
-    'P-4'
-    """
-    letter, dash, width = notation.rpartition("-") if isinstance(notation, str) else ("", "", "")
-    if notation == "float":
-        return "float"
-    if not dash or letter not in SCHEMES or not width.isdecimal():
-        known = ", ".join(f"{name}-{page.widths[0]}" for name, page in SCHEMES.items())
-        raise ValueError(f"{vertex}: unknown scheme {notation!r}; write float or a scheme and its width: {known}, …")
-    widths = SCHEMES[letter].widths
-    if int(width) not in widths:
-        span = f"{widths[0]} bits" if len(widths) == 1 else f"{widths[0]} to {widths[-1]} bits"
-        raise ValueError(f"{vertex}: {letter} ({SCHEMES[letter].__name__}) has {span}, got {width}")
-    return scheme(f"{letter}-{int(width)}").notation
-
-
 def start_averages(qmodel: GraphModule, example: Any) -> None:
     """Let activation quantizers that have seen nothing yet see the example, unless it is the same number throughout."""
     fresh = [
@@ -329,46 +270,6 @@ def _varies(argument: Any) -> bool:
         return any(_varies(part) for part in argument)
     array = np.asarray(argument.data if isinstance(argument, Tensor) else argument)
     return array.size > 0 and bool((array != array.flat[0]).any())
-
-
-def _vertices(graph: Graph) -> list[tuple[Choice, tuple[str, int]]]:
-    """All vertices that QAG can put into a network, float, each with its place: the edge it stands on."""
-    graph = graph.without_quantizers()
-
-    full = quantize_edges(graph, lambda edge: _role(graph, edge))
-    found = []
-    for vertex in full.quantizers():
-        (incoming,), (outgoing,) = full.in_edges(vertex.name), full.out_edges(vertex.name)
-        count = elements(full, vertex.name)
-        choice = Choice(vertex.name, "float", vertex.role, outgoing.target, incoming.source, count)
-        found.append((choice, (outgoing.target, outgoing.argument)))
-    return found
-
-
-def _place(graph: Graph, quantizer: str) -> tuple[str, int]:
-    """The edge a quantizing vertex stands on: into which vertex, as which argument."""
-    (outgoing,) = graph.out_edges(quantizer)
-    return _edge(outgoing)
-
-
-def _edge(edge: Edge) -> tuple[str, int]:
-    return edge.target, edge.argument
-
-
-def _role(graph: Graph, edge: Edge) -> tuple[str, str] | None:
-    """The role and the name of the vertex that QAG puts on an edge, None where it puts none."""
-    function = graph[edge.target].function
-    if function is None or graph[edge.source].dtypes[edge.output].kind != "f":
-        return None
-    return EXPENSIVE.get(function, {}).get(edge.argument)
-
-
-def _notation(name: str, module: Any) -> str:
-    """What is in a slot, in the papers' notation."""
-    quantizer = getattr(module, "scheme", module)
-    if not isinstance(quantizer, Quantizer) or repr(scheme(quantizer.notation)) != repr(quantizer):
-        raise ValueError(f"{name} holds {quantizer!r}; a policy knows schemes by their notation alone, such as C-3")
-    return quantizer.notation
 
 
 def _one_factor(pairs: list[tuple[Choice, Choice]]) -> bool:
