@@ -77,9 +77,11 @@ def run(config: Config, report: Report) -> dict[str, Any]:
     result: dict[str, Any] = {"float": floating}
     if config.method.startswith("AutoQNN"):
         qmodel = searched(config, task, model, train, report)
+        result |= pictures.told(search.Policy.of(qmodel))
         result["accuracy"] = float(evaluate(qmodel, test).accuracy or 0.0)
     else:
         qmodel = quantized(config, task, model, train)
+        result |= pictures.told(search.Policy.of(qmodel))
         try:
             pictures.retrained(qmodel, task, config.seed, train, None, epochs * (2 if config.method == LONGER else 1))
             result["accuracy"] = float(evaluate(qmodel, test).accuracy or 0.0)
@@ -87,7 +89,6 @@ def run(config: Config, report: Report) -> dict[str, Any]:
             if "finite" not in str(error) and not isinstance(error, FloatingPointError):
                 raise
             result |= {"accuracy": 1 / (int(train.y.max()) + 1), "diverged": str(error)}  # it counts as guessing
-    result |= pictures.told(search.Policy.of(qmodel))
     report(f"{config.method}: float {floating:.4f}, quantized {result['accuracy']:.4f}")
     return result
 
