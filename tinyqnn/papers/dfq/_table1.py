@@ -1,8 +1,9 @@
 """Table 1 for any network and data: float, 8 bits, a mixture of 1 and 8 bits that DFQ finds, and binary.
 
-All four start from one float network and are trained on for as many epochs, the float one as well: DFQ's are those of
-its search and of the retraining after it. The bound θ is the validation loss that the float network has then, and
-`slack`. The test images decide nothing.
+All four start from one float network and are trained on for as many epochs, the float one as well: DFQ's are those that
+its search and its retrainings may take together. Where a retrained network breaks the bound, one more layer gets 8
+bits, at most `widen` times. The bound θ lies a part of the way, `share`, from the validation loss that
+the float network has then to that of the binary one. The test images decide nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Comparison:
 
     data                  see `splits`, and how many of its images are learned from, decide about the bound, are tested
     width                 of the network, in channels
-    epochs                of the float network that all start from; then search_epochs + retrain_epochs
+    epochs                of the float network that all start from; `more` of each afterwards
     lr, quantized_lr      the rates of these; alpha_lr that of α
-    slack                 θ minus the float network's validation loss
+    share                 θ = float + share · (binary − float), of their validation losses
     """
 
     seed: int
@@ -45,10 +46,16 @@ class Comparison:
     epochs: int
     search_epochs: int
     retrain_epochs: int
+    widen: int
     lr: float
     quantized_lr: float
     alpha_lr: float
-    slack: float
+    share: float
+
+    @property
+    def more(self) -> int:
+        """Epochs after the float network."""
+        return self.search_epochs + (1 + self.widen) * self.retrain_epochs
 
 
 def compare(
@@ -70,14 +77,15 @@ def compare(
     for name, scheme in FIXED.items():
         policy = policy_of(model, train, scheme)
         quantized = policy.apply(model, train.inputs(slice(0, 2)))
-        fit(quantized, config.search_epochs + config.retrain_epochs, config.quantized_lr)
+        fit(quantized, config.more, config.quantized_lr)
         found[name] = scored(policy, quantized, valid, test)
         report(f"{name}: {found[name]}")
+    best, worst = found["float"]["valid_loss"], found["binary"]["valid_loss"]
     ours = dfq(
-        model, train, valid, theta=found["float"]["valid_loss"] + config.slack, bits=(1, 8),
-        epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, lr=config.quantized_lr,
-        alpha_lr=config.alpha_lr, equal_steps=False, batch_size=config.batch_size, augment=augment, seed=config.seed,
-        folder=report.folder, resume=True, progress=False,
+        model, train, valid, theta=best + config.share * (worst - best), bits=(1, 8),
+        epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, widen=config.widen,
+        lr=config.quantized_lr, alpha_lr=config.alpha_lr, equal_steps=False, batch_size=config.batch_size,
+        augment=augment, seed=config.seed, folder=report.folder, resume=True, progress=False,
     )  # fmt: skip
     found["ours"] = scored(ours, ours.model, valid, test)
     report(f"ours: {found['ours']}\n{ours.verdict}\n{ours.history}")
@@ -122,6 +130,6 @@ def scale(c: Comparison) -> str:
     """How much was learned from what, in a sentence."""
     return (
         f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images, {c.epochs} epochs in float; then "
-        f"{c.search_epochs} of search and {c.retrain_epochs} of retraining for ours, "
-        f"{c.search_epochs + c.retrain_epochs} more for the others"
+        f"{c.search_epochs} of search and {c.retrain_epochs} of retraining for ours, and {c.retrain_epochs} with each "
+        f"layer that is widened, {c.more} more for the others"
     )

@@ -41,19 +41,20 @@ class Config(Comparison):
     batch_size: int = 50
     epochs: int = 5
     search_epochs: int = 2
-    retrain_epochs: int = 4
+    retrain_epochs: int = 2
+    widen: int = 1
     lr: float = 3e-3
     quantized_lr: float = 2e-3
     alpha_lr: float = 0.05
-    slack: float = 0.1
+    share: float = 0.5
 
 
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
-        return [Config(seed, "noise-cifar10", 2, 100, 50, 50, 25, 1, 1, 1) for seed in range(3)]
+        return [Config(seed, "noise-cifar10", 2, 100, 50, 50, 25, 1, 1, 1, 0) for seed in range(3)]
     if scale == "small":
         return [Config(seed) for seed in range(3)]
-    return [Config(seed, "cifar10", 64, 45_000, 5_000, 10_000, 128, 200, 100, 50) for seed in range(5)]
+    return [Config(seed, "cifar10", 64, 45_000, 5_000, 10_000, 128, 200, 100, 50, 1) for seed in range(5)]
 
 
 def run(config: Config, report: Report) -> dict[str, Any]:
