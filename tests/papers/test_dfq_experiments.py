@@ -10,13 +10,16 @@ import pytest
 
 import tinyqnn
 from tinyqnn import picture
+from tinyqnn.models import Separable
 from tinyqnn.papers import experiment as experiments
 from tinyqnn.papers import ledger
 from tinyqnn.papers.claims import FAILS, HOLDS, judge
 from tinyqnn.papers.dfq import fig1, table1_cifar10, table1_mnist
 from tinyqnn.papers.dfq._cells import compression
+from tinyqnn.papers.dfq._table1 import searches
 from tinyqnn.papers.dfq._vgg16 import VGG16
 from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.search.dfq_found import DFQPolicy
 from tinyqnn.search.policy import Choice, Policy
 
 NAMES = ("dfq.fig1", "dfq.lstm", "dfq.table1_cifar10", "dfq.table1_mnist")
@@ -91,6 +94,41 @@ def test_vgg16_has_thirteen_convolutions():
     model = VGG16(width=64)
     assert sum(p.ndim == 4 for p in model.parameters()) == 13
     assert model(tinyqnn.Tensor(np.zeros((1, 3, 32, 32), np.float32))).shape == (1, 10)
+
+
+def test_two_of_the_small_layers_of_the_mnist_network_may_have_8_bits():
+    (config, *_) = table1_mnist.cells("small")
+    model = Separable(config.width, stride=2)
+    shapes = {name.removesuffix(".weight"): p.shape for name, p in model.named_parameters() if p.ndim > 1}
+
+    def times(*wide):
+        sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+        return 32 * sum(sizes.values()) / sum(size * (8 if name in wide else 1) for name, size in sizes.items())
+
+    small = sorted((name for name, shape in shapes.items() if shape[-2:] == (3, 3)), key=lambda name: shapes[name])
+    assert small == ["stem", "block1.depthwise", "block2.depthwise"]
+    assert times(*small[:2]) > 28 > times(*small)
+    assert model.stem(tinyqnn.Tensor(np.zeros((1, 1, 28, 28), np.float32))).shape == (1, config.width, 14, 14)
+
+
+def test_a_bound_that_no_policy_keeps_stands_in_the_table():
+    kept = DFQPolicy(policy(*["B-1"] * 5).choices, theta=0.2, valid_loss=0.1, tried=((1.0, 0.3), (1.2, 0.1)))
+    broken = DFQPolicy(kept.choices, theta=0.05, valid_loss=0.1, tried=kept.tried)
+    layers = {"layers": [["a", 9, "C-8"], ["b", 9, "B-1"]]}
+    losses = {"float": {"valid_loss": 0.02}, "binary": {"valid_loss": 0.4}}
+    cells = [
+        Cell(table1_mnist.Config(seed), {"ours": layers, "verdict": found.verdict, **losses}, 0.0)
+        for seed, found in enumerate((kept, broken))
+    ]
+    first, second = searches(cells).split("seed 1")
+    assert "keeps the bound: validation loss 0.1 ≤ θ = 0.2" in first
+    assert "no policy that was tried keeps θ = 0.05" in second
+    assert first.count("a C-8") == second.count("a C-8") == 1
+
+
+def test_all_networks_of_table_1_are_trained_as_long():
+    config = table1_mnist.Config(0, search_epochs=3, retrain_epochs=2, widen=4)
+    assert config.more == 3 + 5 * 2
 
 
 def outcome(ours, binary, times, floating=98.0):

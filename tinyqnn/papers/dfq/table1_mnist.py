@@ -1,7 +1,7 @@
 """Table 1, MNIST: two depthwise-separable layers in float, 8 bits, a mixture that DFQ finds, and binary
 
-The network is `models.Separable` with 84 channels after its first convolution, which has stride 2: the narrowest one
-in which two of the three 3×3 layers may have 8 bits at 28×. How all four are trained, and what the bound is, stands in
+The network is `models.Separable` with 84 channels after its first convolution, which has stride 2: wide enough that two
+of the three 3×3 layers may have 8 bits at 28×. How all four are trained, and what the bound is, stands in
 `_table1.py`. One step down the size weighs more than one down the loss here (`equal_steps`), so that the search goes
 down to one bit nearly everywhere; that is why layers may be widened twice afterwards, from 32× over 30× to 28×. Rates,
 numbers of steps, `share` and `widen` were chosen by the validation loss of another seed, 100.
