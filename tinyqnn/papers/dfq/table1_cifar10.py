@@ -41,8 +41,8 @@ class Config(Comparison):
     batch_size: int = 50
     epochs: int = 5
     search_epochs: int = 2
-    retrain_epochs: int = 2
-    widen: int = 1
+    retrain_epochs: int = 4
+    widen: int = 0
     lr: float = 3e-3
     quantized_lr: float = 2e-3
     alpha_lr: float = 0.05
@@ -54,7 +54,7 @@ def cells(scale: str) -> list[Config]:
         return [Config(seed, "noise-cifar10", 2, 100, 50, 50, 25, 1, 1, 1, 0) for seed in range(3)]
     if scale == "small":
         return [Config(seed) for seed in range(3)]
-    return [Config(seed, "cifar10", 64, 45_000, 5_000, 10_000, 128, 200, 100, 50, 1) for seed in range(5)]
+    return [Config(seed, "cifar10", 64, 45_000, 5_000, 10_000, 128, 200, 100, 50, 0) for seed in range(5)]
 
 
 def run(config: Config, report: Report) -> dict[str, Any]:
