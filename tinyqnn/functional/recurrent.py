@@ -22,16 +22,55 @@ from tinyqnn.functional.shape import stack
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
-def _activate(a: Array, scale: Array, shift: Array) -> None:
-    """σ of the gates i, f and o and tanh of g, in place and in one go: σ(x) = ½ + ½ · tanh(x/2), which cannot overflow.
+def _forward(gates: Array, weight_hh: Array, outputs: Array, cells: Array) -> None:
+    """Step after step, in place: h and c of step t + 1 from those of step t.
 
-    a              (N, 4·hidden)
-    scale, shift   (4·hidden,): ½ and ½ for a σ, 1 and 0 for a tanh
+    gates            (T, N, 4·hidden): the inputs' share of the sums on entry, the gates i, f, g, o after σ and tanh
+    outputs, cells   (T + 1, N, hidden): h and c, of which [0] is given
     """
-    a *= scale
-    np.tanh(a, out=a)
-    a *= scale
-    a += shift
+    hidden, weight = weight_hh.shape[1], kernels.gemm.packed(weight_hh.T)
+    # σ(x) = ½ + ½ · tanh(x/2) cannot overflow, and makes one tanh of all four gates.
+    is_sigmoid = np.repeat([True, True, False, True], hidden)
+    scale, shift = np.where(is_sigmoid, 0.5, 1).astype(gates.dtype), np.where(is_sigmoid, 0.5, 0).astype(gates.dtype)
+    for t, a in enumerate(gates):
+        a += kernels.gemm.matmul(outputs[t], weight)
+        a *= scale
+        np.tanh(a, out=a)
+        a *= scale
+        a += shift
+        i, f, g, o = np.split(a, 4, axis=1)
+        np.multiply(f, cells[t], out=cells[t + 1])
+        cells[t + 1] += i * g
+        np.multiply(o, np.tanh(cells[t + 1]), out=outputs[t + 1])
+
+
+def _backward(
+    grad_y: Array, grad_h: Array, grad_c: Array, gates: Array, cells: Array, weight_hh: Array
+) -> tuple[Array, Array, Array]:
+    """The same steps from the last to the first: gradients of the gates' sums and of the state before the first step.
+
+    grad_y           (T, N, hidden), of all outputs
+    grad_h, grad_c   (N, hidden), of the state after the last step
+    """
+    grad_gates, weight = np.empty_like(gates), kernels.gemm.packed(weight_hh)
+    for t in reversed(range(len(gates))):
+        i, f, g, o = np.split(gates[t], 4, axis=1)
+        grad_h = grad_h + grad_y[t]
+        tanh_c = np.tanh(cells[t + 1])
+        grad_c = grad_c + grad_h * o * (1 - tanh_c * tanh_c)
+        grad_i, grad_f, grad_g, grad_o = np.split(grad_gates[t], 4, axis=1)
+        np.multiply(grad_c * g, i * (1 - i), out=grad_i)
+        np.multiply(grad_c * cells[t], f * (1 - f), out=grad_f)
+        np.multiply(grad_c * i, 1 - g * g, out=grad_g)
+        np.multiply(grad_h * tanh_c, o * (1 - o), out=grad_o)
+        grad_h = kernels.gemm.matmul(grad_gates[t], weight)
+        grad_c = grad_c * f
+    return grad_gates, grad_h, grad_c
+
+
+def _compiled(gates: Array, outputs: Array) -> bool:
+    """Does the compiled loop serve? Not for one step: there quantized and packed networks share NumPy's tanh."""
+    return len(gates) > 1 and gates.dtype == outputs.dtype == np.float32 and not kernels.use_reference()
 
 
 class LSTMLayer(Function):
@@ -58,17 +97,7 @@ class LSTMLayer(Function):
                 gates += bias
         outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
         outputs[0], cells[0] = h0, c0
-        half, is_sigmoid = x.dtype.type(0.5), np.repeat([True, True, False, True], hidden)
-        scale, shift = np.where(is_sigmoid, half, 1).astype(x.dtype), np.where(is_sigmoid, half, 0).astype(x.dtype)
-        weight = kernels.gemm.packed(weight_hh.T)
-        for t in range(steps):
-            a = gates[t]
-            a += kernels.gemm.matmul(outputs[t], weight)
-            _activate(a, scale, shift)
-            i, f, g, o = a[:, :hidden], a[:, hidden : 2 * hidden], a[:, 2 * hidden : 3 * hidden], a[:, 3 * hidden :]
-            np.multiply(f, cells[t], out=cells[t + 1])
-            cells[t + 1] += i * g
-            np.multiply(o, np.tanh(cells[t + 1]), out=outputs[t + 1])
+        (kernels.lstm.forward if _compiled(gates, outputs) else _forward)(gates, weight_hh, outputs, cells)
         ctx.save(x, weight_ih, weight_hh, gates, outputs, cells)
         return outputs[1:], outputs[-1].copy(), cells[-1].copy()
 
@@ -76,21 +105,8 @@ class LSTMLayer(Function):
     def backward(ctx: Node, grad_y: Array, grad_h: Array, grad_c: Array) -> tuple[Array | None, ...]:
         x, weight_ih, weight_hh, gates, outputs, cells = ctx.saved
         steps, batch, hidden = grad_y.shape
-        grad_gates = np.empty_like(gates)
-        grad_h = grad_h.copy()
-        weight = kernels.gemm.packed(weight_hh)
-        for t in reversed(range(steps)):
-            i, f, g, o = np.split(gates[t], 4, axis=1)
-            grad_h += grad_y[t]
-            tanh_c = np.tanh(cells[t + 1])
-            grad_c = grad_c + grad_h * o * (1 - tanh_c * tanh_c)
-            grad_i, grad_f, grad_g, grad_o = np.split(grad_gates[t], 4, axis=1)
-            np.multiply(grad_c * g, i * (1 - i), out=grad_i)
-            np.multiply(grad_c * cells[t], f * (1 - f), out=grad_f)
-            np.multiply(grad_c * i, 1 - g * g, out=grad_g)
-            np.multiply(grad_h * tanh_c, o * (1 - o), out=grad_o)
-            grad_h = kernels.gemm.matmul(grad_gates[t], weight)
-            grad_c = grad_c * f
+        steps_back = kernels.lstm.backward if _compiled(gates, outputs) else _backward
+        grad_gates, grad_h, grad_c = steps_back(grad_y, grad_h, grad_c, gates, cells, weight_hh)
         flat = grad_gates.reshape(steps * batch, 4 * hidden)
         need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad
         grad_x = kernels.gemm.matmul(flat, weight_ih).reshape(x.shape) if need_x else None

@@ -43,6 +43,7 @@ _SUBMODULES = frozenset(
         "updates",
         "pack",
         "binary",
+        "signbits",
         "bitserial",
         "shift",
         "int8",
