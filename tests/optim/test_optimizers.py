@@ -181,6 +181,31 @@ def test_compiled_updates_and_the_page_agree_bit_for_bit(kind, options, shape, r
     assert moved[0] == moved[1]
 
 
+@pytest.mark.parametrize("choice", ["compiled", "reference"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(SGD, {"momentum": 0.5}), (SGD, {"momentum": 0.5, "nesterov": True}), (Adam, {"betas": (0.5, 0.5)})],
+)
+def test_what_a_silent_unit_leaves_behind_becomes_0_and_is_never_denormal(kind, options, choice):
+    p = Tensor(np.zeros(40, np.float32), requires_grad=True)
+    optimizer, tiny = kind([p], lr=0.1, **options), np.finfo(np.float32).tiny
+    with using(choice):
+        for step in range(160):
+            p.grad = np.full(40, 1e-3 if step == 0 else 0, np.float32)
+            p.grad[0] = 1
+            optimizer.step()
+            for name, average in optimizer.state[p].items():
+                assert name == "step" or ((average == 0) | (abs(average) >= tiny)).all()
+    for name, average in optimizer.state[p].items():
+        if name != "step":
+            assert average[0] > 0.4
+            assert not average[1:].any()
+    p.grad = np.full(40, np.nan, np.float32)  # and what is no number stays none
+    with using(choice):
+        optimizer.step()
+    assert np.isnan(p.data).all()
+
+
 def test_blocks_cover_every_element_once(rng):
     array = np.zeros(3 * BLOCK + 5)
     for (piece,) in blocks(array):

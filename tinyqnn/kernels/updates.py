@@ -2,6 +2,10 @@
 
 The formulas, and their NumPy twins, are in `tinyqnn/optim`; every product and sum here is rounded as it is there, so
 the two agree to the last bit. Arrays are float32, contiguous, of one size, and changed in place.
+
+An average that nothing is added to, as that of a unit that no longer answers, is divided by ten every 22 steps, until
+it is below 10⁻³⁸: a *denormal* number, which a processor needs a hundred times as long for, and which may never get
+smaller. A small network was seen to train four times slower for it. So there an average becomes 0.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ import numpy as np
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.jit import jit, run
 
-__all__ = ["adam", "fast", "sgd"]
+__all__ = ["adam", "fast", "flush", "sgd"]
 
 Array = np.ndarray
 
 CHUNK = 1 << 15  # numbers a thread takes at a time
+TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
 
 
 def fast(*arrays: Array) -> bool:
@@ -31,6 +36,22 @@ def fast(*arrays: Array) -> bool:
 
 
 @jit
+def _flushed(x):
+    return np.float32(0) if abs(x) < TINY else x
+
+
+def flush(*averages: Array) -> None:
+    """Set denormal numbers to 0, in place.
+
+    >>> average = np.array([1e-39, 1e-38, 1], np.float32)
+    >>> flush(average); average.tolist()[0]
+    0.0
+    """
+    for average in averages:
+        average[np.abs(average) < np.finfo(average.dtype).tiny] = 0
+
+
+@jit
 def _sgd(p, g, m, first, last, lr, momentum, fresh, decay, nesterov):
     lr, momentum, fresh, decay = np.float32(lr), np.float32(momentum), np.float32(fresh), np.float32(decay)
     ps, gs = p[first:last], g[first:last]
@@ -42,11 +63,11 @@ def _sgd(p, g, m, first, last, lr, momentum, fresh, decay, nesterov):
     if nesterov:
         for i in range(len(ps)):
             slope = ps[i] * decay + gs[i] if decay else gs[i]
-            ms[i] = ms[i] * momentum + slope * fresh
+            ms[i] = _flushed(ms[i] * momentum + slope * fresh)
             ps[i] -= (ms[i] * momentum + slope) * lr
     else:
         for i in range(len(ps)):
-            ms[i] = ms[i] * momentum + (ps[i] * decay + gs[i] if decay else gs[i]) * fresh
+            ms[i] = _flushed(ms[i] * momentum + (ps[i] * decay + gs[i] if decay else gs[i]) * fresh)
             ps[i] -= ms[i] * lr
 
 
@@ -77,8 +98,8 @@ def _adam(p, g, m, v, first, last, beta1, rest1, beta2, rest2, decay, correction
     ps, gs, ms, vs = p[first:last], g[first:last], m[first:last], v[first:last]
     for i in range(len(ps)):
         slope = ps[i] * decay + gs[i] if decay else gs[i]
-        ms[i] = ms[i] * beta1 + slope * rest1
-        vs[i] = vs[i] * beta2 + slope * slope * rest2
+        ms[i] = _flushed(ms[i] * beta1 + slope * rest1)
+        vs[i] = _flushed(vs[i] * beta2 + slope * slope * rest2)
         ps[i] -= ms[i] / (np.sqrt(vs[i]) * correction + eps) * rate
 
 

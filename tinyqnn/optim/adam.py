@@ -73,6 +73,7 @@ class Adam(Optimizer):
             np.multiply(g, g, out=work)
             np.multiply(work, 1 - beta2, out=work)
             np.add(v, work, out=v)
+            kernels.updates.flush(m, v)
             np.sqrt(v, out=work)
             np.multiply(work, correction, out=work)
             np.add(work, eps, out=work)

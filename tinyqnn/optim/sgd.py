@@ -72,6 +72,7 @@ class SGD(Optimizer):
                 (m,) = buffers
                 np.multiply(m, momentum, out=m)
                 np.add(m, g if fresh == 1 else np.multiply(g, fresh, out=work), out=m)
+                kernels.updates.flush(m)
                 if group["nesterov"]:
                     np.multiply(m, momentum, out=work)
                     g = np.add(work, g, out=work)

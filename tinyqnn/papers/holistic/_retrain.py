@@ -95,18 +95,3 @@ class KeepsBoundsUp(Hook):
         for group in trainer.optimizer.param_groups[1:]:
             for clip in group["params"]:
                 np.maximum(clip.data, 1e-3, out=clip.data)
-
-
-class Flushes(Hook):
-    """Sets what an optimizer remembers to 0 where it is below 1e-30.
-
-    The gradient of a unit that no longer answers is 0, so Adam's average of it is divided by ten every 22 steps, until
-    it is a denormal number; a processor needs a hundred times as long for those, and they would never get smaller.
-    """
-
-    def after_step(self, trainer: Trainer) -> None:
-        if trainer.step % 25 == 0:
-            for kept in trainer.optimizer.state.values():
-                for value in kept.values():
-                    if isinstance(value, np.ndarray):
-                        value[np.abs(value) < 1e-30] = 0.0

@@ -25,7 +25,7 @@ from tinyqnn.nn import Module
 from tinyqnn.papers.claims import Claim, Finding, all_of, decide
 from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.papers.holistic import _rings as rings
-from tinyqnn.papers.holistic._retrain import MODES, Flushes, KeepsBoundsUp, groups, quantized
+from tinyqnn.papers.holistic._retrain import MODES, KeepsBoundsUp, groups, quantized
 from tinyqnn.train import Trainer
 
 NETWORKS = ("128-3", "128-4", "256-3", "256-4", "128-6", "128-8", "200-4")
@@ -63,10 +63,8 @@ def network(config: Config, rng: np.random.Generator) -> FCDNN:
 def fit(model: Module, points: Split, epochs: int, lr: float, seed: int) -> None:
     """Adam with a cosine; PACT's bounds have their L2 penalty."""
     optimizer = optim.Adam(groups(model, penalty=1e-3), lr=lr)
-    hooks = [KeepsBoundsUp(), Flushes()]
-    trainer = Trainer(
-        model, optimizer, schedule=optim.CosineAnnealingLR(epochs), batch_size=250, seed=seed, hooks=hooks
-    )
+    schedule, hooks = optim.CosineAnnealingLR(epochs), [KeepsBoundsUp()]
+    trainer = Trainer(model, optimizer, schedule=schedule, batch_size=250, seed=seed, hooks=hooks)
     trainer.fit(points, epochs=epochs, progress=False)
 
 
