@@ -32,11 +32,11 @@ from tinyqnn.quant import scheme as _scheme
 from tinyqnn.search.branch import relax, start
 from tinyqnn.search.dfq_found import DFQPolicy
 from tinyqnn.search.dfq_step import Search
-from tinyqnn.search.network import OptimizerOf, traced, trainable
+from tinyqnn.search.network import OptimizerOf, fit, traced, trainable
 from tinyqnn.search.policy import Policy
 from tinyqnn.search.relax import Relaxed, probabilities, width
 from tinyqnn.tensor import Tensor
-from tinyqnn.train import Trainer, evaluate
+from tinyqnn.train import evaluate
 from tinyqnn.train.score import Data, Loss, source_of
 
 
@@ -117,39 +117,30 @@ def dfq(
     x, _ = next(iter(source_of(train, batch_size, seq_len).batches(None)))
     start(relaxed, layers, base, Tensor(x))
     search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed, equal_steps)
-    settings = {
-        "theta": float(theta),
-        "alpha_lr": alpha_lr,
-        "bits": list(notations),
-        "epochs": epochs,
-        "equal_steps": equal_steps,
-    }
+    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "bits": list(notations), "equal_steps": equal_steps}
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
 
-    def fit(network: GraphModule, epochs: int, stem: str, label: str, hook: Search | None = None) -> Module:
+    def learn(network: GraphModule, epochs: int, stem: str, label: str, hook: Search | None = None) -> None:
         """Train all of a network but α."""
-        called = trainable(network)
-        searched = set() if hook is None else {id(layer.alpha) for layer in layers}
-        weights: list[Tensor] = [p for p in called.parameters() if id(p) not in searched]
-        trainer = Trainer(
-            called, optim.Adam(weights, lr=lr) if optimizer is None else optimizer(weights), loss,
-            optim.CosineAnnealingLR(max(epochs, 1)), batch_size, seq_len, augment, clip_norm=clip_norm, seed=seed,
-            hooks=() if hook is None else (hook,), config=settings,
-        )  # fmt: skip
         path = None if folder is None else Path(folder) / f"{stem}.npz"
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if trainer.fit(train, valid, epochs, path, resume, progress=progress, label=label).interrupted:
+        history = fit(
+            network, train, valid, epochs, hook, [layer.alpha for layer in layers], settings,
+            optimizer=optimizer or (lambda weights: optim.Adam(weights, lr=lr)), checkpoint=path, resume=resume,
+            progress=progress, label=label, loss=loss, batch_size=batch_size, seq_len=seq_len, augment=augment,
+            clip_norm=clip_norm, seed=seed,
+        )  # fmt: skip
+        if history.interrupted:
             raise KeyboardInterrupt(f"{label} stopped" + ("" if path is None else f"; {path} has what was learned"))
-        return called
 
-    fit(relaxed, epochs, "search", "search", search)
+    learn(relaxed, epochs, "search", "search", search)
     policy = Policy.of(base).changed({layer.vertex: layer.notations[int(layer.p.argmax())] for layer in layers})
     base.load_state_dict(relaxed.state_dict(), strict=False)  # the weights as the search left them
     tried: list[tuple[float, float]] = []
     while True:
         network = policy.apply(base, example)
-        called = fit(network, retrain_epochs, f"retrain-{len(tried)}", "retraining")
-        valid_loss = evaluate(called, valid, batch_size, loss, seq_len).loss
+        learn(network, retrain_epochs, f"retrain-{len(tried)}", "retraining")
+        valid_loss = evaluate(trainable(network), valid, batch_size, loss, seq_len).loss
         tried.append((policy.average_bits(), valid_loss))
         wider = _wider(policy, layers)
         if valid_loss <= theta or len(tried) > widen or wider is None:
