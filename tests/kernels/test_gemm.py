@@ -35,6 +35,7 @@ layouts = st.sampled_from(["contiguous", "transposed", "strided"])
 @example(20, 300, 1200, "contiguous", "transposed", 0)
 @example(500, 700, 33, "transposed", "contiguous", 0)  # several blocks of rows and of k
 @example(37, 3, 65, "contiguous", "transposed", 0)  # fewer numbers of k than lanes
+@example(12, 600, 90, "contiguous", "transposed", 0)  # a first factor that is smaller than the second
 def test_products_in_every_layout_equal_numpys_in_float64(rows, depth, cols, layout_a, layout_b, seed):
     rng = np.random.default_rng(seed)
     a, b = operand(rng, rows, depth, layout_a), operand(rng, depth, cols, layout_b)

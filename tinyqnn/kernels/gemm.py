@@ -409,6 +409,9 @@ def matmul(
                 flat, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, result
             )
             return out
+        if rows + LANES < cols and rows * (depth + 2 * cols) < depth * cols:
+            # The second factor is packed, so the smaller one shall be second: y = (bᵀ aᵀ)ᵀ.
+            return np.add(matmul(b.T, a.T).T, bias, out=out)
         b = pack(b)
     step = -(-depth // -(-depth // DEPTH))
     row_block, block = ROW_BLOCK, cols

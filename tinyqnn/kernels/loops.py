@@ -269,14 +269,23 @@ def max_pool(
 
 
 @jit
-def _max_pool_grad(g, winner, out, kw, sh, sw, ph, pw, first, last):
+def _max_pool_grad(g, winner, out, kh, kw, sh, sw, ph, pw, first, last):
+    height, width, channels = out.shape[1:]
     for n in range(first, last):
         for i in range(g.shape[1]):
             for j in range(g.shape[2]):
-                for c in range(g.shape[3]):
-                    place = np.int64(winner[n, i, j, c])
-                    u = place // kw
-                    out[n, i * sh + u - ph, j * sw + place - u * kw - pw, c] += g[n, i, j, c]
+                grad, place = g[n, i, j], winner[n, i, j]
+                for u in range(kh):
+                    row = i * sh + u - ph
+                    if row < 0 or row >= height:
+                        continue
+                    for v in range(kw):
+                        column = j * sw + v - pw
+                        if column < 0 or column >= width:
+                            continue
+                        here, number = out[n, row, column], np.uint8(u * kw + v)
+                        for c in range(channels):  # where it is not the winner 0 is added: no branch, whole vectors
+                            here[c] += grad[c] if place[c] == number else np.float32(0)
 
 
 def max_pool_grad(
@@ -291,5 +300,5 @@ def max_pool_grad(
     n, c, h, w = shape
     out = np.zeros((n, h, w, c), g.dtype)
     pixels, places = np.ascontiguousarray(g.transpose(0, 2, 3, 1)), np.ascontiguousarray(winner.transpose(0, 2, 3, 1))
-    run(lambda first, last: _max_pool_grad(pixels, places, out, kernel[1], *stride, *padding, first, last), n)
+    run(lambda first, last: _max_pool_grad(pixels, places, out, *kernel, *stride, *padding, first, last), n)
     return out.transpose(0, 3, 1, 2)

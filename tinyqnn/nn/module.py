@@ -83,10 +83,10 @@ class Module:
         home[name] = value
 
     def __getattr__(self, name: str) -> Any:
+        state = self.__dict__
         for kind in ("_parameters", "_modules", "_buffers"):
-            found = self.__dict__.get(kind, {})
-            if name in found:
-                return found[name]
+            if kind in state and name in state[kind]:
+                return state[kind][name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
