@@ -144,6 +144,7 @@ def draw(cells: list[Cell], figure: Any) -> None:
             for depth, width in shapes
         }
         cifar.lines(axes, {name: results for name, results in found.items() if results})
+        axes.margins(x=0.35)
         axes.set(title=f"{block} blocks", xlabel="depth")
     panels[0].set_ylabel("accuracy on the test pictures (%)")
     panels[0].legend()
