@@ -29,7 +29,7 @@ def _power_of_two(n):
     return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@jit
+@jit(fastmath={"contract"})
 def exp(x):
     """e^x of a float32; 0 and inf where it does not fit, NaN of NaN."""
     x = np.float32(-104) if x < np.float32(-104) else x
