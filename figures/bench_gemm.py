@@ -51,7 +51,7 @@ def draw(results: dict) -> None:
             axes.text(9e4, limit / 1e9 * 1.06, f"the limit of {name}: {limit / 1e9:,.0f}", color=colour, ha="right")
         axes.text(18, 7 * bandwidth / 1e9, f"memory: {bandwidth / 1e9:.0f} GB/s", rotation=42)
         for row in results["cases"]:
-            if row["group"] == "choice":
+            if row["group"] == "choice" or row["kernel"] == "chosen":
                 continue
             name, colour, marker = LOOKS[row["kernel"]]
             x, face = row["operations"] / row["bytes"], "white" if row["group"] == "layer" else colour

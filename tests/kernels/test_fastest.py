@@ -31,9 +31,9 @@ def test_the_table_chooses_what_was_measured_to_be_faster():
 
 def test_more_planes_never_turn_the_choice_back_to_bits():
     for rows in (1, 1000):
-        for popcount in (True, False):
-            chosen = [fastest.fastest(bits, bits, rows, popcount) for bits in range(1, 9)]
-            assert chosen[0] == "binary"
+        for popcount, tiles in ((True, False), (False, False), (True, True)):
+            chosen = [fastest.fastest(bits, bits, rows, popcount, tiles) for bits in range(1, 9)]
+            assert chosen[0] == ("int8" if tiles and rows > fastest.FEW_ROWS else "binary")
             assert chosen == sorted(chosen, key=["binary", "bitserial", "int8"].index)
 
 
@@ -55,7 +55,7 @@ def test_every_case_measures_the_product_that_it_names(case):
 
 
 def test_a_share_of_the_limit_counts_pairs_of_planes():
-    row = {"kernel": "bitserial", "bits": (2, 2), "operations": 1e9, "seconds": {"tinyqnn": {"best": 1e-2}}}
+    row = {"serves": "bitserial", "bits": (2, 2), "operations": 1e9, "seconds": {"tinyqnn": {"best": 1e-2}}}
     assert gemm.share(row, {"limits": {"bits": 8e11, "bytes": 1.0}}) == pytest.approx(0.5)
 
 

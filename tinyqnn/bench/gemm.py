@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
     group: str  # gemm, gemv, layer or choice
     name: str
-    kernel: str  # binary, bitserial, int8, shift
+    kernel: str  # binary, bitserial, int8, shift, or chosen: by the table of `kernels/fastest.py`
     bits: tuple[int, int]  # of weights and activations
     shape: tuple[int, ...]  # (M, K, N); a layer's (images, channels, size)
     packing: bool = False  # from codes, or from packed activations
@@ -48,6 +48,14 @@ class Case(NamedTuple):
     def key(self) -> str:
         """The name and the shape."""
         return f"{self.name} {'×'.join(map(str, self.shape))}"
+
+    @property
+    def serves(self) -> str:
+        """The kernel that runs here."""
+        if self.kernel != "chosen":
+            return self.kernel
+        images, size = self.shape[0], self.shape[-1]
+        return fastest.fastest(*self.bits, images * size * size if self.group == "layer" else images)
 
     @property
     def operations(self) -> int:
@@ -68,11 +76,6 @@ class Case(NamedTuple):
         m, k, n = self.shape
         return m * k * self.bits[1] / 8 + n * k * self.bits[0] / 8 + 4 * m * n
 
-    @property
-    def limit(self) -> str:
-        """Which of the processor's limits holds."""
-        return {"int8": "bytes", "shift": "none"}.get(self.kernel, "bits")
-
 
 _SHAPES = ((1024, 1024, 1024), (4096, 1152, 128), (16384, 576, 64), (1024, 8192, 1024))
 _LAYER = (32, 128, 16)
@@ -84,6 +87,7 @@ CASES = (
     *(Case("gemm", "binary, packing too", "binary", (1, 1), shape, True) for shape in _SHAPES),
     Case("gemm", "W1A2", "bitserial", (1, 2), _SHAPES[0]),
     Case("gemm", "W2A2", "bitserial", (2, 2), _SHAPES[0]),
+    *(Case("gemm", f"W{w}A{x}, as chosen", "chosen", (w, x), _SHAPES[0]) for w, x in ((1, 1), (1, 2), (2, 2))),
     *(Case("gemm", "bytes", "int8", (8, 8), shape) for shape in _SHAPES[:2]),
     *(Case("gemm", "shifts", "shift", (4, 8), (m, 1024, 1024)) for m in (64, 256)),
     Case("gemv", "1 bit", "binary", (1, 1), _ONE),
@@ -93,6 +97,7 @@ CASES = (
     Case("layer", "conv W1A1", "binary", (1, 1), _LAYER, True),
     Case("layer", "conv W1A2", "bitserial", (1, 2), _LAYER, True),
     Case("layer", "conv W2A2", "bitserial", (2, 2), _LAYER, True),
+    *(Case("layer", f"conv W{w}A{x}, as chosen", "chosen", (w, x), _LAYER, True) for w, x in ((1, 1), (1, 2), (2, 2))),
     Case("layer", "conv bytes", "int8", (8, 8), _LAYER, True),
     *(Case("choice", f"bits W{w}A{x}", "bitserial", (w, x), shape) for shape in (_MANY, _ONE) for w, x in _WIDTHS),
     *(Case("choice", "bytes", "int8", (8, 8), shape) for shape in (_MANY, _ONE)),
@@ -143,7 +148,7 @@ def ours(case: Case) -> Call:
         "bitserial": lambda w: kernels.BitSerialGemm(
             w, case.bits[0], "binary" if case.bits[0] == 1 else "signed", case.bits[1], x_kind
         ),
-    }[case.kernel]
+    }[case.serves]
     if case.group == "layer":
         conv = kernels.IntConv2d(w, make, padding=1)
         return lambda: conv(x)
@@ -283,7 +288,7 @@ def _take_turns(case: Case, wires: dict[str, Connection], rounds: int) -> dict[s
     for wire in wires.values():
         wire.send(0)
     row: dict[str, Any] = {"case": case.key, **case._asdict(), "first_call": first["tinyqnn"]}
-    row["operations"], row["bytes"] = case.operations, case.moved
+    row["operations"], row["bytes"], row["serves"] = case.operations, case.moved, case.serves
     row["seconds"] = {e: {"best": min(s), "median": statistics.median(s), "calls": len(s)} for e, s in seconds.items()}
     mine = row["seconds"]["tinyqnn"]
     row["ratio"] = {
@@ -393,7 +398,7 @@ def first_calls() -> dict[str, float]:
 
 def share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
     """Which part of the processor's limit a case reaches, a pair of planes counted as a product of its own."""
-    kernel, (w, x) = row["kernel"], row["bits"]
+    kernel, (w, x) = row["serves"], row["bits"]
     if kernel == "shift":
         return None
     limit = found["limits"]["bytes"] if kernel == "int8" else found["limits"]["bits"] / (w * x)
@@ -436,6 +441,7 @@ def choices(results: dict[str, Any]) -> list[dict[str, Any]]:
         rival = next(r for r in rows if r["kernel"] == "int8" and r["shape"] == row["shape"])
         gain = rival["seconds"]["tinyqnn"]["best"] / row["seconds"]["tinyqnn"]["best"]
         bits, x_bits = row["bits"]
-        chosen = fastest.fastest(bits, x_bits, row["shape"][0], results["host"]["popcount"])
+        machine = results["host"]["popcount"], results["host"].get("tiles", False)
+        chosen = fastest.fastest(bits, x_bits, row["shape"][0], *machine)
         found.append({"bits": row["bits"], "shape": row["shape"], "gain": gain, "chosen": chosen})
     return found

@@ -27,6 +27,8 @@ Array = np.ndarray
 Values = dict[str, Any]
 Step = Callable[[Values, list[int]], None]
 
+FEW_SAMPLES = 8  # a thread, from which it pays to share out the samples
+
 
 @dataclass(frozen=True)
 class Fused:
@@ -44,6 +46,7 @@ class Engine:
         """`kept` are the names of the layers whose values are wanted in the end."""
         self.layers = {layer.name: layer for layer in layers}
         self.steps: list[tuple[Step, tuple[str, ...]]] = []
+        self.by_sample = all(self._is_by_sample(layer) for layer in layers)
         users: dict[str, list[Layer]] = {layer.name: [] for layer in layers}
         for layer in layers:
             for argument in layer.arguments:
@@ -66,7 +69,24 @@ class Engine:
             self.steps.append((step, done))
 
     def run(self, inputs: list[Array], lengths: list[int], keep: set[str] | None = None) -> Values:
-        """The values that are kept, and those named in `keep`, by layer."""
+        """The values that are kept, and those named in `keep`, by layer.
+
+        Where samples go their ways alone, each thread takes some of them through all layers: threads that meet behind
+        each layer wait for one another, and what one has just made is in its own core's cache.
+        """
+        threads = 1 if kernels.use_reference() or not self.by_sample else kernels.jit.get_num_threads()
+        if threads == 1 or len(inputs[0]) < FEW_SAMPLES * threads:
+            return self._run(inputs, lengths, keep)
+        shares, found = np.array_split(inputs[0], threads), [Values()] * threads
+
+        def body(first: int, last: int) -> None:
+            for i in range(first, last):
+                found[i] = self._run([shares[i]], lengths, keep)
+
+        kernels.jit.run(body, threads, 1)
+        return {name: np.concatenate([values[name] for values in found]) for name in found[0] if name}
+
+    def _run(self, inputs: list[Array], lengths: list[int], keep: set[str] | None) -> Values:
         values: Values = {"": inputs}
         for step, done in self.steps:
             step(values, lengths)
@@ -74,6 +94,19 @@ class Engine:
                 if keep is None or name not in keep:
                     del values[name]
         return values
+
+    def _is_by_sample(self, layer: Layer) -> bool:
+        """Does each sample, along the first axis, get the same numbers whoever else is in the batch?"""
+        options = layer.options
+        if moves(options) or not all(isinstance(argument, Port) for argument in layer.arguments):
+            return False
+        if layer.op in ("conv2d", "linear"):
+            return self._integer(layer)
+        if layer.op == "quantize":
+            return layer.coded["x"].quantizer.axis is None
+        if layer.op == "flatten":
+            return options["start_dim"] == 1
+        return layer.op in ("relu", "max_pool2d") or (layer.op == "input" and options["number"] == 0)
 
     def _coded(self, layer: Layer) -> Coded | None:
         """The scheme of the codes that flow into a layer first."""
@@ -120,12 +153,11 @@ class Engine:
             if not stairs:
                 then = [lambda y: np.maximum(y, 0)] if relu else []
                 stairs.append(IntegerStairs(coded, product.factor, product.addend, product.largest, then))
-            rows, like = product.table(product.sums(values[source]))
-            codes = like(stairs[0](rows))
+            codes = product.to_codes(values[source], stairs[0].stairs)
             for layer in fused.between:
                 if layer.op == "max_pool2d":
-                    window = (layer.options[name] for name in ("kernel_size", "stride", "padding"))
-                    codes = kernels.requantize.max_codes(codes, *window, lowest)
+                    size, stride, padding = (layer.options[name] for name in ("kernel_size", "stride", "padding"))
+                    codes = kernels.requantize.max_codes(codes, size, stride, padding, lowest)
                 elif layer.op in ("flatten", "reshape"):
                     codes = shapers[layer.name]([codes], lengths)
             values[target] = codes

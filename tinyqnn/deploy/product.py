@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyqnn import kernels
 from tinyqnn.deploy.operand import Coded, Term, kind, terms
-from tinyqnn.kernels.product import Rows
+from tinyqnn.kernels.requantize import Stairs
 
 Array = np.ndarray
 
@@ -67,7 +67,8 @@ class Product:
         self.multiplier = ones if multiplier is None else multiplier.astype(np.float64)
         self.addend = 0 * ones if addend is None else addend.astype(np.float64)
         self.of_weight, self.of_x = terms(weight), terms(x)
-        self._kernels: dict[Any, Callable[[Array], Array]] = {}
+        self._midrise = _are_midrise(x, self.of_x[0])
+        self._kernels: dict[Any, Any] = {}
         self._borders: dict[Any, Array] = {}
 
     @property
@@ -87,7 +88,16 @@ class Product:
 
     def sums(self, codes: Array) -> Array:
         """The whole numbers Σ w·x of a single-term product: (…, O), or (N, O, H', W')."""
-        return self._main(codes)[0][2]
+        run, given = self._one(codes)
+        return self._main(codes)[0][2] if run is None else run(given)
+
+    def to_codes(self, codes: Array, stairs: Stairs) -> Array:
+        """The codes to which the sums of a single-term product step up, shaped as the sums."""
+        run, given = self._one(codes)
+        if run is not None:
+            return run.to_codes(given, stairs)
+        rows, like = self.table(self.sums(codes))
+        return like(kernels.requantize.staircase(rows, *stairs))
 
     def table(self, y: Array) -> tuple[Array, Callable[[Array], Array]]:
         """(N, O, H, W) or (…, O) as (pixels, O), and the way back."""
@@ -115,19 +125,35 @@ class Product:
         """A number an output, to be multiplied with sums."""
         return numbers if self.window is None else numbers.reshape(-1, 1, 1)
 
+    def _one(self, codes: Array) -> tuple[Any, Array]:
+        """The kernel that makes all of a single-term product in one go, and what it takes; None where there is none."""
+        name = self._choice(codes)
+        if name == "binary":
+            return self._kernel(name), (codes if self._codes_are_signs else self._signs(codes)).astype(
+                np.int8, copy=False
+            )
+        if name == "bitserial":
+            return self._kernel(name), codes
+        weight = _bytes(self.of_weight[0].numbers, self.of_weight[0], True)[1]
+        if len(weight) > 1:
+            return None, codes
+        if self._midrise:
+            return self._int8_kernel(0, 0, False, True), codes
+        unsigned, x_parts = _bytes(_numbers(self.x, self.of_x[0], codes), self.of_x[0])
+        return (self._int8_kernel(0, 0, unsigned), x_parts[0][1]) if len(x_parts) == 1 else (None, codes)
+
     def _main(self, codes: Array) -> list[tuple[int, int, Array]]:
         """(term of w, term of x, sums) for all terms that are not constant."""
         ws, xs = ([i for i, t in enumerate(found) if not t.constant] for found in (self.of_weight, self.of_x))
         name = self._choice(codes)
         if name == "int8":
             return [(i, j, self._int8(i, j, codes)) for i in ws for j in xs]
-        run = self._kernel(name)
-        if name == "binary":
-            signs = codes if self._codes_are_signs else _numbers(self.x, self.of_x[xs[0]], codes)
-            return [(ws[0], xs[0], run(signs.astype(np.int8, copy=False)))]
-        sums = run(codes)
+        sums = self._kernel(name)(codes)
         parts = sums.reshape(len(ws), len(xs), *sums.shape[sums.ndim - codes.ndim :])
         return [(i, j, parts[a, b]) for a, i in enumerate(ws) for b, j in enumerate(xs)]
+
+    def _signs(self, codes: Array) -> Array:
+        return _numbers(self.x, self.of_x[0], codes)
 
     def _choice(self, codes: Array) -> str:
         """The kernel for these widths and this many rows."""
@@ -139,8 +165,7 @@ class Product:
         name = kernels.fastest.fastest(bits, x_bits, rows)
         if name != "int8" and rows > kernels.fastest.FEW_ROWS:
             length = self.codes.shape[1]  # of what is packed into words together; the rest of the last word is wasted
-            most = kernels.fastest.PAIRS["many", kernels.simd.HAS_POPCOUNT]
-            if bits * x_bits * 64 * -(-length // 64) > length * most:
+            if bits * x_bits * 64 * -(-length // 64) > length * kernels.fastest.most_pairs(rows):
                 return "int8"
         signs = all(set(t.numbers.tolist()) == {-1, 1} for found in (self.of_weight, self.of_x) for t in found[:1])
         if name == "binary" and not (signs and self.single):
@@ -152,13 +177,13 @@ class Product:
         """Do the codes have the sign bits already? −1 and 0, for −½ and ½, have those of −1 and 1."""
         return not kernels.use_reference() and self.x.quantizer.alphabet.tolist() in ([-1, 0], [-1, 1])
 
-    def _kernel(self, name: str) -> Callable[[Array], Array]:
+    def _kernel(self, name: str) -> Any:
         """BinaryGemm or BitSerialGemm on this weight, packed when it is first asked for."""
         key = name, kernels.use_reference()
         if key not in self._kernels:
             if name == "binary":
                 weight = _numbers(self.weight, self.of_weight[0], self.codes).astype(np.int8)
-                make: Any = _signs_unchecked if self._codes_are_signs else kernels.BinaryGemm
+                make: Any = kernels.signbits.SignBits if self._codes_are_signs else kernels.BinaryGemm
             else:
                 q, x = self.weight.quantizer, self.x.quantizer
                 weight = self.codes
@@ -182,24 +207,16 @@ class Product:
                 total = sums if total is None else total + sums
         return total
 
-    def _int8_kernel(self, i: int, part: int, unsigned: bool) -> Callable[[Array], Array]:
-        key = i, part, unsigned, kernels.use_reference()
+    def _int8_kernel(self, i: int, part: int, unsigned: bool, midrise: bool = False) -> Any:
+        key = i, part, unsigned, midrise, kernels.use_reference()
         if key not in self._kernels:
             weight = _numbers(self.weight, self.of_weight[i], self.codes)
             chosen = _bytes(weight, self.of_weight[i], True)[1][part][1]
-            self._kernels[key] = self._made(chosen, lambda w: kernels.Int8Gemm(w, unsigned))
+            self._kernels[key] = self._made(chosen, lambda w: kernels.Int8Gemm(w, unsigned, midrise))
         return self._kernels[key]
 
-    def _made(self, weight: Array, make: Callable[[Array], Any]) -> Callable[[Array], Array]:
-        if self.window is not None:
-            return kernels.IntConv2d(weight, lambda group: _remembering(make(group)), *self.window)
-        gemm = make(weight)
-
-        def linear(x: Array) -> Array:
-            y = gemm(np.ascontiguousarray(x).reshape(-1, x.shape[-1]))
-            return y if x.ndim == 2 and y.ndim == 2 else y.reshape(*y.shape[:-2], *x.shape[:-1], self.outputs)
-
-        return linear
+    def _made(self, weight: Array, make: Callable[[Array], Any]) -> Any:
+        return _OnRows(make(weight)) if self.window is None else kernels.IntConv2d(weight, make, *self.window)
 
     def _constant(self, i: int, j: int, codes: Array) -> Array:
         """Σ of products of which one factor or both are 1 inside the image and 0 in the border."""
@@ -227,37 +244,25 @@ class Product:
         return sums
 
 
-def _signs_unchecked(weight: Array) -> Any:
-    """A BinaryGemm that takes the sign bit of every byte, whatever else is in it."""
-    gemm = kernels.BinaryGemm(weight)
+class _OnRows:
+    """A kernel for matrices on arrays (…, K)."""
 
-    def pack_pixels(x: Array, targets: Array, size: int) -> Array:
-        words = np.zeros(size, np.uint64)
-        kernels.pack.pack_rows(x, (7,), targets, words, size)
-        return words
+    def __init__(self, gemm: Any) -> None:
+        self.gemm = gemm
 
-    def pack(x: Array) -> Any:
-        depth = gemm.units(x.shape[1])
-        places = np.arange(len(x)) * depth
-        return Rows(x.shape, pack_pixels(x, places, len(x) * depth), places, np.arange(depth))
+    def __call__(self, x: Array) -> Array:
+        y = self.gemm(np.ascontiguousarray(x).reshape(-1, x.shape[-1]))
+        return y if x.ndim == 2 and y.ndim == 2 else y.reshape(*y.shape[:-2], *x.shape[:-1], y.shape[-1])
 
-    gemm.pack_pixels, gemm.pack = pack_pixels, pack
-    return gemm
+    def to_codes(self, x: Array, stairs: Stairs) -> Array:
+        rows = self.gemm.pack(np.ascontiguousarray(x).reshape(-1, x.shape[-1]))
+        return self.gemm.to_codes(rows, stairs).reshape(*x.shape[:-1], -1)
 
 
-def _remembering(gemm: Any) -> Any:
-    """A kernel that computes what a border hides once for each size of image, not once a call."""
-    compute: Callable[[Array | None], Array] = gemm.start_table
-    known: dict[int, tuple[Array | None, Array]] = {}
-
-    def start_table(missing: Array | None) -> Array:
-        found = known.get(id(missing))
-        if found is None or found[0] is not missing:
-            found = known[id(missing)] = (missing, compute(missing))
-        return found[1]
-
-    gemm.start_table = start_table
-    return gemm
+def _are_midrise(coded: Coded, term: Term) -> bool:
+    """Are a term's numbers bytes, and twice the codes and 1?"""
+    numbers = term.numbers
+    return bool(np.array_equal(numbers, 2 * coded.quantizer.alphabet.astype(np.int64) + 1) and abs(numbers).max() < 128)
 
 
 def _largest(weight: Coded, x: Coded) -> int:

@@ -67,13 +67,16 @@ class IntegerStairs:
             reached = place(middle) >= wanted
             high, low = np.where(reached, middle, high), np.where(reached, low, middle)
         first, kind = int(coded.quantizer.alphabet[0]), coded.quantizer.alphabet.dtype
-        self.edges = np.where(falling, 1 - high, high).astype(np.int32)  # −x ≥ e is: not x ≥ 1 − e
-        self.first = np.where(falling, first + step * count, first).astype(kind)
-        self.direction = (step * sign).astype(np.int8)
+        self.stairs = kernels.requantize.Stairs(
+            np.where(falling, 1 - high, high).astype(np.int32),  # −x ≥ e is: not x ≥ 1 − e
+            np.where(falling, first + step * count, first).astype(kind),
+            (step * sign).astype(np.int8),
+        )
+        self.edges = self.stairs.edges
 
     def __call__(self, sums: Array) -> Array:
         """Codes of sums (P, C)."""
-        return kernels.requantize.staircase(sums, self.edges, self.first, self.direction)
+        return kernels.requantize.staircase(sums, *self.stairs)
 
 
 class FloatStairs:

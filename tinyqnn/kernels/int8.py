@@ -20,6 +20,7 @@ from tinyqnn.kernels import tiled, tiles
 from tinyqnn.kernels.jit import aligned, jit, run
 from tinyqnn.kernels.pack import PAYS, as_bytes
 from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.requantize import Stairs
 from tinyqnn.kernels.simd import (
     LANES,
     REGISTERS,
@@ -89,10 +90,46 @@ def _place(first, last, x, count, targets, data):
         copy(data, 4 * targets[r], x, r * count, count)
 
 
+@jit
+def _border(first, last, x, height, width, channels, unit, up, left, twice, low, high, data):
+    """Images first … last, pixels of `channels` bytes, go into images with a border, pixels of `unit` bytes.
+
+    With `twice` a byte becomes 2·byte + 1, and the answer is whether all were between low and high.
+    """
+    line, size = (width + 2 * left) * unit, width * channels
+    smallest, largest = np.int8(127), np.int8(-128)
+    for n in range(first, last):
+        o = n * (height + 2 * up) * line
+        data[o : o + up * line] = 0
+        o += up * line
+        for h in range(height):
+            data[o : o + left * unit] = 0
+            data[o + line - left * unit : o + line] = 0
+            i, o_ = (n * height + h) * size, o + left * unit
+            if unit != channels:
+                data[o_ : o_ + width * unit] = 0
+                for p in range(width):
+                    for c in range(channels):
+                        byte = x[i + p * channels + c]
+                        smallest, largest = min(smallest, byte), max(largest, byte)
+                        data[o_ + p * unit + c] = 2 * byte + 1 if twice else byte
+            elif twice:
+                xs, ys = x[i : i + size], data[o_ : o_ + size]
+                for k in range(size):
+                    smallest, largest = min(smallest, xs[k]), max(largest, xs[k])
+                    ys[k] = 2 * xs[k] + 1
+            else:
+                copy(data, o_, x, i, size)
+            o += line
+        data[o : o + up * line] = 0
+    return not twice or (low <= smallest and largest <= high)
+
+
 class Int8Gemm(IntegerGemm):
     """`x · wᵀ` for bytes: `w` (N, K), −128 … 127, packed once; `x` (M, K), −128 … 127, or 0 … 255 with `unsigned`.
 
-    The result is (M, N) int32, exact. `w` may be (N, taps, C), as a convolution wants it.
+    With `midrise`, x are codes that stand for 2·x + 1, half as many of them. The result is (M, N) int32, exact. `w` may
+    be (N, taps, C), as a convolution wants it.
 
     >>> g = Int8Gemm(np.array([[1, -2, 3]]))
     >>> g(np.array([[100, 100, -128]])).tolist()
@@ -101,13 +138,16 @@ class Int8Gemm(IntegerGemm):
 
     width = WIDTH
 
-    def __init__(self, w: Any, unsigned: bool = False) -> None:
+    def __init__(self, w: Any, unsigned: bool = False, midrise: bool = False) -> None:
         w = by_taps(as_bytes(w, -128, 127, "weights"))
         n, taps, c = w.shape
         super().__init__((n, taps * c), 128 * (255 if unsigned else 128))
-        self.unsigned, self.values = unsigned, w.reshape(n, -1)
+        self.unsigned, self.midrise, self.values = unsigned, midrise, w.reshape(n, -1)
+        self.low, self.high = (0, 255) if unsigned else (-128, 127)
+        if midrise:
+            self.low, self.high = self.low // 2, self.high // 2
         self.tiles = self.compiled and tiles.allowed()
-        self.start = self.start_table(None)
+        self.start = self._start()
         if not self.compiled:
             return
         padded = np.zeros((n, taps, fours(c)), np.int8)
@@ -116,6 +156,9 @@ class Int8Gemm(IntegerGemm):
         if self.tiles:
             self.groups = groups
             self.by_runs: dict[tuple[tuple[int, int], ...], tiled.Panels] = {}
+            self._panels: tuple[Any, Any] = (None, None)  # what the last walk, and the last stairs, were made into
+            self._stairs: tuple[Any, Any] = (None, None)
+            self._walk = np.arange(groups.shape[1])
             return
         self.panels = aligned(-(-n // WIDTH) * WIDTH * groups.shape[1]).view(np.int32)
         self.panels[...] = panels(groups[None], WIDTH).reshape(-1)
@@ -127,7 +170,10 @@ class Int8Gemm(IntegerGemm):
 
     def octets(self, x: Any) -> Array:
         """Activations as the bytes that are multiplied: (…) uint8."""
-        octets = as_bytes(x, *((0, 255) if self.unsigned else (-128, 127)), "activations").view(np.uint8)
+        octets = as_bytes(x, self.low, self.high, "activations").view(np.uint8)
+        if self.midrise:
+            octets = octets + octets
+            octets += np.uint8(1)
         return octets if self.zero == 0 else octets ^ np.uint8(128)
 
     def pack(self, x: Any) -> Rows:
@@ -141,7 +187,7 @@ class Int8Gemm(IntegerGemm):
             stride = -(-k // tiles.STEP) * tiles.STEP // 4
             places = np.arange(m) * stride
             data = self._placed(octets, places, tiled.aligned_bytes(4 * stride * m))
-            return Rows(x.shape, data, places, np.arange(depth // 4))
+            return Rows(x.shape, data, places, self._walk)
         data = np.ascontiguousarray(octets)
         if depth > k:
             data = np.zeros((m, depth), np.uint8)
@@ -167,6 +213,26 @@ class Int8Gemm(IntegerGemm):
             data = np.full(4 * size, self.zero, np.uint8)
         return self._placed(self.octets(x), targets, data)
 
+    def pack_images(self, pixels: Array, size: tuple[int, int, int], padding: tuple[int, int]) -> Array:
+        """Pixels (N·H·W, C) with a border of zeros around each image of `size` (N, H, W); for tiles."""
+        (n, h, w), (up, left), c = size, padding, pixels.shape[1]
+        data, low, high = tiled.aligned_bytes(n * (h + 2 * up) * (w + 2 * left) * fours(c)), self.low, self.high
+        if pixels.dtype not in (np.int8, np.uint8) or not self.midrise:
+            pixels = as_bytes(pixels, low, high, "activations")
+        if self.midrise and pixels.dtype == np.uint8:  # of which those from 128 on look negative
+            low = 0
+        flat, good = np.ascontiguousarray(pixels).reshape(-1).view(np.int8), []
+
+        def body(first: int, last: int) -> None:
+            good.append(
+                _border(first, last, flat, h, w, c, fours(c), up, left, self.midrise, low, min(high, 127), data)
+            )
+
+        run(body, n, None if pixels.size > PAYS else n)
+        if not all(good):
+            raise ValueError(f"activations: expected whole numbers from {self.low} to {self.high}")
+        return data.view(np.int32)
+
     @staticmethod
     def _placed(octets: Array, targets: Array, data: Array) -> Array:
         """Rows of bytes (R, C) at group `targets[r]` of data; as groups of four."""
@@ -177,19 +243,44 @@ class Int8Gemm(IntegerGemm):
         return data.view(np.int32)
 
     def start_table(self, missing: Array | None) -> Array:
-        """−128 · Σ w for signed activations; behind a border lies `zero`, so nothing is missing."""
+        """Behind a border lies `zero`, so that nothing is missing."""
+        return self.start
+
+    def _start(self) -> Array:
+        """−128 · Σ w for signed activations."""
         return (-self.zero * self.values.sum(-1, dtype=np.int64)).astype(np.int32).reshape(1, 1, -1)
 
     def multiply_part(self, packed: Rows, part: int, y: Array) -> None:
-        if not self.tiles:
+        if self.tiles:
+            self.check(packed, y)
+            self._on_tiles(packed, y)
+        else:
             super().multiply_part(packed, part, y)
+
+    def to_codes(self, packed: Rows, stairs: Stairs) -> Array:
+        if not self.tiles:
+            return super().to_codes(packed, stairs)
+        y = np.empty((packed.shape[0], self.shape[0]), stairs.first.dtype)
+        self._on_tiles(packed, y, stairs)
+        return y
+
+    def _on_tiles(self, packed: Rows, y: Array, stairs: Stairs | None = None) -> None:
+        if not len(y):
             return
-        self.check(packed, y)
-        if len(y):
+        walk, panels = self._panels
+        if walk is not packed.walk:
             runs = tiled.runs_of(packed.walk)
             if runs not in self.by_runs:
                 self.by_runs[runs] = tiled.pack_panels(self.groups, runs)
-            tiled.multiply(packed.data, packed.places, self.by_runs[runs], not self.unsigned, y)
+            panels = self.by_runs[runs]
+            self._panels = packed.walk, panels
+        table = None
+        if stairs is not None:
+            known, table = self._stairs
+            if known is not stairs:
+                table = tiled.stairs_table(*stairs)
+                self._stairs = stairs, table
+        tiled.multiply(packed.data, packed.places, panels, not self.unsigned, y, table)
 
     def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
         multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row

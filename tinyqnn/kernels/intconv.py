@@ -19,6 +19,7 @@ import numpy as np
 from tinyqnn.kernels.jit import jit, run
 from tinyqnn.kernels.product import Rows
 from tinyqnn.kernels.reference import conv2d_output_size
+from tinyqnn.kernels.requantize import Stairs, staircase
 
 __all__ = ["IntConv2d"]
 
@@ -118,36 +119,71 @@ class IntConv2d:
         if self.depthwise:
             values = [np.asarray(gemm.values).reshape(-1) for gemm in self.gemms]
             self.filters = np.stack(values, -1).astype(np.int32)  # (kh·kw, C)
+        self._starts: dict[tuple[int, int, int], Array] = {}
 
     def __call__(self, x: Any) -> Array:
+        pixels, (n, h, w) = self._pixels(x)
+        if self.depthwise and self.gemms[0].compiled:
+            return self._depthwise(pixels, (n, h, w))
+        parts, size = [], self.channels // self.groups
+        for g, gemm in enumerate(self.gemms):
+            group = pixels if self.groups == 1 else np.ascontiguousarray(pixels[:, g * size : (g + 1) * size])
+            rows, out = self._rows(g, group, (n, h, w))
+            parts.append(gemm.multiply(rows))  # (…, N·H'·W', O/G)
+        y = parts[0] if self.groups == 1 else np.concatenate(parts, -1)
+        return np.moveaxis(y.reshape(*y.shape[:-2], n, *out, y.shape[-1]), -1, -3)
+
+    def to_codes(self, x: Any, stairs: Stairs) -> Array:
+        """The codes (N, O, H', W') to which the sums of `self(x)` step up.
+
+        >>> from tinyqnn.kernels.int8 import Int8Gemm
+        >>> stairs = Stairs(np.array([[5]], np.int32), np.zeros(1, np.int8), np.ones(1, np.int8))
+        >>> conv = IntConv2d(np.ones((1, 1, 3, 3), np.int8), Int8Gemm, padding=1)
+        >>> conv.to_codes(np.ones((1, 1, 3, 3), np.int8), stairs)[0, 0].tolist()
+        [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+        """
+        if self.groups > 1:
+            y = self(x).transpose(0, 2, 3, 1)
+            return staircase(y.reshape(-1, y.shape[-1]), *stairs).reshape(y.shape).transpose(0, 3, 1, 2)
+        pixels, size = self._pixels(x)
+        rows, out = self._rows(0, pixels, size)
+        return self.gemms[0].to_codes(rows, stairs).reshape(size[0], *out, -1).transpose(0, 3, 1, 2)
+
+    def _pixels(self, x: Any) -> tuple[Array, tuple[int, int, int]]:
+        """(N, C, H, W) -> (N·H·W, C), no copy if channels-last, and (N, H, W)."""
         x = np.asarray(x)
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected images (N, {self.channels}, H, W), got {x.shape}")
         n, c, h, w = x.shape
-        pixels = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(-1, c)  # (N·H·W, C); no copy if channels-last
-        if self.depthwise and self.gemms[0].compiled:
-            return self._depthwise(pixels, (n, h, w))
-        parts, size = [], c // self.groups
-        for g, gemm in enumerate(self.gemms):
-            units = gemm.units(size) if gemm.compiled else 1
-            place = _geometry(n, (h, w), units, self.kernel, self.stride, self.padding, self.dilation)
-            group = pixels if self.groups == 1 else np.ascontiguousarray(pixels[:, g * size : (g + 1) * size])
-            parts.append(gemm.multiply(self._rows(gemm, group, place)))  # (…, N·H'·W', O/G)
-        y = parts[0] if self.groups == 1 else np.concatenate(parts, -1)
-        return np.moveaxis(y.reshape(*y.shape[:-2], n, *place.out, y.shape[-1]), -1, -3)
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(-1, c), (n, h, w)
 
-    def _rows(self, gemm: Any, pixels: Array, place: Geometry) -> Rows:
-        """What lies under the filter, for every output pixel: addresses in the packed image, or the numbers."""
+    def _rows(self, g: int, pixels: Array, size: tuple[int, int, int]) -> tuple[Rows, Pair]:
+        """What lies under the filter of each output pixel: addresses in the packed image, or the numbers; (H', W')."""
+        gemm, (n, h, w) = self.gemms[g], size
+        units = gemm.units(pixels.shape[1]) if gemm.compiled else 1
+        place = _geometry(n, (h, w), units, self.kernel, self.stride, self.padding, self.dilation)
         shape = (len(place.places), gemm.shape[1])
         if gemm.compiled:
-            data = gemm.pack_pixels(pixels, place.targets, place.size)
-            start = None if place.missing is None else gemm.start_table(place.missing)
-            return Rows(shape, data, place.places, place.walk, place.size, start)
+            if getattr(gemm, "tiles", False):
+                data = gemm.pack_images(pixels, size, self.padding)
+            else:
+                data = gemm.pack_pixels(pixels, place.targets, place.size)
+            start = None if place.missing is None else self._start(g, size, place.missing)
+            return Rows(shape, data, place.places, place.walk, place.size, start), place.out
         numbers = gemm.numbers(pixels)  # (…, N·H·W, C)
         image = np.zeros((*numbers.shape[:-2], place.size, numbers.shape[-1]), numbers.dtype)
         image[..., place.targets, :] = numbers
         patches = image[..., place.places[:, None] + place.walk, :]  # (…, M, kh·kw, C)
-        return Rows(shape, patches.reshape(*numbers.shape[:-2], *shape))
+        return Rows(shape, patches.reshape(*numbers.shape[:-2], *shape)), place.out
+
+    def _start(self, g: int, size: tuple[int, int, int], missing: Array) -> Array:
+        """What a border hides from a group's sums, worked out once for each size of image."""
+        key = g, size[1], size[2]
+        if key not in self._starts:
+            if len(self._starts) > 64:
+                self._starts.clear()
+            self._starts[key] = self.gemms[g].start_table(missing)
+        return self._starts[key]
 
     def _depthwise(self, pixels: Array, size: tuple[int, int, int]) -> Array:
         (n, h, w), c = size, self.channels

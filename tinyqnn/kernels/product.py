@@ -19,6 +19,7 @@ import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
 from tinyqnn.kernels.jit import get_num_threads, run
+from tinyqnn.kernels.requantize import Stairs, staircase
 from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
 __all__ = ["BIT_ROWS", "COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows"]
@@ -87,6 +88,10 @@ class IntegerGemm:
                 kernel(i0, i1, j0, j1, flat)
 
         run(body, len(blocks), 1)
+
+    def to_codes(self, packed: Rows, stairs: Stairs) -> Array:
+        """The codes to which the sums of a single product step up: (M, N), as `requantize.staircase` has them."""
+        return staircase(self.multiply(packed), *stairs)
 
     def check(self, packed: Rows, y: Array) -> None:
         """ValueError where the factors, or `y`, do not fit."""

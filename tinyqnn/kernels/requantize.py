@@ -11,17 +11,32 @@ So a code needs comparisons alone. For whole numbers the edges are whole numbers
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.jit import jit, run
 
-__all__ = ["affine", "max_codes", "staircase"]
+__all__ = ["Stairs", "affine", "max_codes", "staircase"]
 
 Array = np.ndarray
 
 CHUNK = 1 << 16  # numbers a thread takes at a time
 SPAN = 256  # a row of channels is repeated to at least this length, so that few channels still fill vectors
+
+
+class Stairs(NamedTuple):
+    """Stairs of C channels, for whole numbers.
+
+    edges       (E, C) int32
+    first       (C,) int8 or uint8: the code below all edges
+    direction   (C,) int8: what each edge adds
+    """
+
+    edges: Array
+    first: Array
+    direction: Array
 
 
 def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
@@ -157,6 +172,8 @@ def max_codes(
     [[[[3]]]]
     """
     pixels = x.transpose(0, 2, 3, 1)
+    if kernel == stride == (2, 2) and padding == (0, 0) and not use_reference():
+        return _halved(np.ascontiguousarray(pixels)).transpose(0, 3, 1, 2)
     if padding != (0, 0):
         around = [(0, 0), *((p, p) for p in padding), (0, 0)]
         pixels = np.pad(pixels, around, constant_values=lowest)
@@ -170,3 +187,28 @@ def max_codes(
     for place in range(1, kernel[0] * kernel[1]):
         np.maximum(best, seen(*divmod(place, kernel[1])), out=best)
     return best.transpose(0, 3, 1, 2)
+
+
+def _halved(x: Array) -> Array:
+    """The largest of each two by two pixels: (N, H, W, C) -> (N, H/2, W/2, C)."""
+    n, height, width, channels = x.shape
+    y = np.empty((n, height // 2, width // 2, channels), x.dtype)
+    if y.size:
+        flat, out = x.reshape(-1), y.reshape(-1)
+        run(lambda first, last: _largest_of_four(first, last, flat, height, width, channels, out), n * (height // 2))
+    return y
+
+
+@jit
+def _largest_of_four(first, last, x, height, width, channels, y):
+    """Rows first … last of all images' halved rows."""
+    half = height // 2
+    for row in range(first, last):
+        upper = (row // half * height + row % half * 2) * width * channels
+        for p in range(width // 2):
+            i, o = upper + 2 * p * channels, (row * (width // 2) + p) * channels
+            a, b = x[i : i + channels], x[i + channels : i + 2 * channels]
+            c, d = x[i + width * channels :][:channels], x[i + (width + 1) * channels :][:channels]
+            out = y[o : o + channels]
+            for k in range(channels):
+                out[k] = max(max(a[k], b[k]), max(c[k], d[k]))

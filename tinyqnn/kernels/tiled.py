@@ -11,6 +11,9 @@ There are no ragged edges: the last tile is moved up, or to the left, until it f
 product with less than sixteen rows or columns has tiles of its own shape.
 
 Threads take pieces of the result from a common counter, so that whoever is free has work, and Python is called once.
+
+Sums may step up the stairs to the next layer's codes (`requantize.py`) as soon as they are made: then sums of 32 bits
+never reach the memory, which for them would be the slowest part.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ import numpy as np
 
 from tinyqnn.kernels import tiles
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
-from tinyqnn.kernels.simd import at, copy
+from tinyqnn.kernels.simd import at
 
-__all__ = ["Panels", "aligned_bytes", "multiply", "pack_panels", "runs_of"]
+__all__ = ["Panels", "aligned_bytes", "multiply", "pack_panels", "runs_of", "stairs_table"]
 
 Array = np.ndarray
 
@@ -84,33 +87,61 @@ def pack_panels(groups: Array, runs: tuple[tuple[int, int], ...]) -> Panels:
     return Panels(np.array([*steps, *(2 * TILE * s for s in range(depth))]), columns, data)
 
 
+# The two helpers take addresses: with arrays for arguments Numba would count references at each call, which costs more
+# than what they do.
+
+
 @jit(forceinline=True)
-def _rows(a, places, steps, i, height, gathered, half):
-    """Sixteen rows of x from row i on: address, stride, and which steps lead through them."""
-    depth = len(steps) // 2
-    first, stride = 4 * at(places, i), np.int64(tiles.STEP)
+def _rows(a, places, steps, depth, height, gathered):
+    """Sixteen rows of x, whose places begin at `places`: address, stride, and which steps lead through them."""
+    first, stride = 4 * tiles.whole(places), np.int64(tiles.STEP)
     if height > 1:
-        stride = 4 * at(places, i + 1) - first
+        stride = 4 * tiles.whole(places + 8) - first
     even = True
     for r in range(2, height):
-        even &= 4 * at(places, i + r) - first == r * stride
+        even &= 4 * tiles.whole(places + 8 * r) - first == r * stride
     if even:
-        return tiles.address(a) + first, stride, 0
+        return a + first, stride, 0
     for r in range(height):
-        place = 4 * at(places, i + r)
+        place = a + 4 * tiles.whole(places + 8 * r)
         for s in range(depth):
-            copy(gathered, s * 2 * TILE + half * TILE + r * tiles.STEP, a, place + at(steps, s), tiles.STEP)
-    return tiles.address(gathered) + half * TILE, np.int64(tiles.STEP), depth
+            tiles.copy_step(gathered + s * 2 * TILE + r * tiles.STEP, place + tiles.whole(steps + 8 * s))
+    return gathered, np.int64(tiles.STEP), depth
 
 
-def _make_multiply(signed: bool) -> Any:
-    """The loop below for signed bytes of x, or for unsigned ones."""
+@jit(forceinline=True)
+def _step_up(sums, height, stairs, count, line, codes, cols, lanes):
+    """The codes of a tile's sums, in rows PAIR numbers apart; `line` bytes from a row of the stairs to the next."""
+    low, up, edges = tiles.numbers(stairs), tiles.numbers(stairs + line), stairs + 2 * line
+    e0 = tiles.numbers(edges)
+    if count == 1:
+        for r in range(height):
+            x = tiles.numbers(sums + r * 4 * PAIR)
+            tiles.put_bytes(tiles.reach(low, x, e0, up), codes + r * cols, lanes)
+    elif count == 3:
+        e1, e2 = tiles.numbers(edges + line), tiles.numbers(edges + 2 * line)
+        for r in range(height):
+            x = tiles.numbers(sums + r * 4 * PAIR)
+            code = tiles.reach(tiles.reach(tiles.reach(low, x, e0, up), x, e1, up), x, e2, up)
+            tiles.put_bytes(code, codes + r * cols, lanes)
+    else:
+        for r in range(height):
+            x = tiles.numbers(sums + r * 4 * PAIR)
+            code = tiles.reach(low, x, e0, up)
+            for e in range(1, count):
+                code = tiles.reach(code, x, tiles.numbers(edges + e * line), up)
+            tiles.put_bytes(code, codes + r * cols, lanes)
+
+
+def _make_multiply(signed: bool, to_codes: bool) -> Any:
+    """The loop below for signed bytes of x, or for unsigned ones; sums to y, or codes."""
 
     @jit
-    def multiply(counter, table, a, places, steps, columns, b, height, cols, piece, pieces, gathered, y):
-        m, depth = len(places), len(steps) // 2
+    def multiply(counter, table, a, places, steps, columns, b, height, cols, piece, pieces, gathered, y, sums, stairs):
+        m, depth, lanes = len(places), len(steps) // 2, min(cols, tiles.COLUMNS)
         row_pairs, col_pairs = -(-m // PAIR), len(columns) // 2
-        weights, sums = tiles.address(b), tiles.address(y)
+        weights, images, to, here = tiles.address(b), tiles.address(a), tiles.address(y), tiles.address(sums)
+        rows, walk, space = tiles.address(places), tiles.address(steps), tiles.address(gathered)
         tiles.configure(table)
         while True:
             mine = tiles.take(counter)
@@ -118,10 +149,10 @@ def _make_multiply(signed: bool) -> Any:
                 break
             i = mine % row_pairs * PAIR
             i0, i1 = min(i, m - height), min(i + tiles.ROWS, m - height)
-            x0, stride0, t0 = _rows(a, places, steps, i0, height, gathered, 0)
+            x0, stride0, t0 = _rows(images, rows + 8 * i0, walk, depth, height, space)
             x1, stride1, t1 = x0, stride0, t0
             if i1 > i0:
-                x1, stride1, t1 = _rows(a, places, steps, i1, height, gathered, 1)
+                x1, stride1, t1 = _rows(images, rows + 8 * i1, walk, depth, height, space + TILE)
             j = mine // row_pairs * piece
             for pair in range(j, min(j + piece, col_pairs)):
                 tiles.zero(0)
@@ -147,21 +178,39 @@ def _make_multiply(signed: bool) -> Any:
                         tiles.dot_bytes(0, 4, 6, signed)
                         tiles.dot_bytes(1, 4, 7, signed)
                 j0, j1 = at(columns, 2 * pair), at(columns, 2 * pair + 1)
-                tiles.store(0, sums + 4 * (i0 * cols + j0), 4 * cols)
-                tiles.store(1, sums + 4 * (i0 * cols + j1), 4 * cols)
-                if i1 > i0:
-                    tiles.store(2, sums + 4 * (i1 * cols + j0), 4 * cols)
-                    tiles.store(3, sums + 4 * (i1 * cols + j1), 4 * cols)
+                if to_codes:
+                    line, half, f = 4 * stairs.shape[1], 4 * tiles.COLUMNS, tiles.address(stairs)
+                    tiles.store(0, here, 4 * PAIR)
+                    tiles.store(1, here + half, 4 * PAIR)
+                    if i1 > i0:
+                        tiles.store(2, here + 2 * TILE, 4 * PAIR)
+                        tiles.store(3, here + 2 * TILE + half, 4 * PAIR)
+                    for k in range(4 if i1 > i0 else 2):
+                        i, c = i1 if k > 1 else i0, 4 * (j1 if k % 2 else j0)
+                        tile, out = here + k // 2 * 2 * TILE + k % 2 * half, to + i * cols + c // 4
+                        _step_up(tile, height, f + c, len(stairs) - 2, line, out, cols, lanes)
+                else:
+                    tiles.store(0, to + 4 * (i0 * cols + j0), 4 * cols)
+                    tiles.store(1, to + 4 * (i0 * cols + j1), 4 * cols)
+                    if i1 > i0:
+                        tiles.store(2, to + 4 * (i1 * cols + j0), 4 * cols)
+                        tiles.store(3, to + 4 * (i1 * cols + j1), 4 * cols)
         tiles.release()
 
     return multiply
 
 
-_multiply_signed, _multiply_unsigned = _make_multiply(True), _make_multiply(False)
+_KERNELS = {(signed, codes): _make_multiply(signed, codes) for signed in (True, False) for codes in (True, False)}
 
 
-def multiply(a: Array, places: Array, panels: Panels, signed: bool, y: Array) -> None:
-    """y (M, N) int32: rows at `places`, in groups of four bytes of `a`, times the panels."""
+def stairs_table(edges: Array, first: Array, direction: Array) -> Array:
+    """Stairs (`requantize.Stairs`) as numbers of 32 bits, of which sixteen are read at a time: (2 + E, columns)."""
+    table = np.concatenate([np.stack([first, direction]).astype(np.int32), edges])
+    return np.pad(table, ((0, 0), (0, max(0, tiles.COLUMNS - table.shape[1]))))
+
+
+def multiply(a: Array, places: Array, panels: Panels, signed: bool, y: Array, stairs: Array | None = None) -> None:
+    """y (M, N) int32, or codes with a stairs_table: rows at `places`, in groups of four bytes of a, times w."""
     m, n = y.shape
     steps, columns, data = panels
     height, depth, col_pairs = min(m, tiles.ROWS), len(steps) // 2, len(columns) // 2
@@ -170,11 +219,16 @@ def multiply(a: Array, places: Array, panels: Panels, signed: bool, y: Array) ->
     if row_pairs < 4 * threads > 1:
         piece = min(piece, max(1, -(-col_pairs * row_pairs // (4 * threads))))
     pieces, counter = row_pairs * -(-col_pairs // piece), np.zeros(1, np.int64)
-    table, flat = tiles.shape(height, min(n, tiles.COLUMNS)), y.reshape(-1)
-    kernel, octets = _multiply_signed if signed else _multiply_unsigned, a.view(np.int8)
+    table, octets = tiles.shape(height, min(n, tiles.COLUMNS)), a.view(np.int8)
+    kernel, flat = _KERNELS[signed, stairs is not None], y.reshape(-1)
+    if stairs is not None:
+        flat = flat.view(np.int8)
 
     def body(first: int, last: int) -> None:
         gathered = scratch(depth * 2 * TILE // 4, slot=2).view(np.int8)
-        kernel(counter, table, octets, places, steps, columns, data, height, n, piece, pieces, gathered, flat)
+        sums = scratch(PAIR * PAIR, slot=3).view(np.int32)
+        kernel(
+            counter, table, octets, places, steps, columns, data, height, n, piece, pieces, gathered, flat, sums, stairs
+        )
 
     run(body, min(threads, pieces), 1)

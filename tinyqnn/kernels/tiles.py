@@ -32,13 +32,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tinyqnn.kernels import simd
 
-__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "dot_bytes", "load", "release", "shape",
-           "store", "take", "zero"]  # fmt: skip
+__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "load", "numbers",
+           "put_bytes", "reach", "release", "shape", "store", "take", "whole", "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -46,6 +46,8 @@ STEP = 64  # bytes of k in a row
 
 _ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # see Linux, Documentation/arch/x86/xstate.rst
 _ADDRESS = ir.IntType(64)
+
+binding.initialize_native_asmparser()  # the words below are the processor's own
 
 
 @lru_cache(maxsize=1)
@@ -55,15 +57,14 @@ def allowed() -> bool:
     >>> allowed() in (True, False)
     True
     """
-    if not {"amx-tile", "amx-int8"} <= simd._FEATURES or sys.platform != "linux" or platform.machine() != "x86_64":
+    has_tiles = {"amx-tile", "amx-int8"} <= simd._FEATURES and simd.LANES == COLUMNS
+    if not has_tiles or sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     try:
         answer = ctypes.CDLL(None).syscall(*(ctypes.c_long(n) for n in (_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA)))
     except (OSError, AttributeError):
         return False
-    if answer == 0:
-        binding.initialize_native_asmparser()  # compiled code below is written in the processor's own words
-    return answer == 0
+    return bool(answer == 0)
 
 
 def shape(rows: int, columns: int) -> np.ndarray:
@@ -176,3 +177,75 @@ def take(typingctx: Any, counter: Any) -> Any:
         return builder.atomic_rmw("add", place, ir.Constant(place.type.pointee, 1), "monotonic")
 
     return counter.dtype(counter), codegen
+
+
+@intrinsic
+def reach(typingctx: Any, count: Any, x: Any, edge: Any, up: Any) -> Any:
+    """`count + up` in the lanes where x ≥ edge, `count` in the others."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        count_, x_, edge_, up_ = args
+        return builder.select(builder.icmp_signed(">=", x_, edge_), builder.add(count_, up_), count_)
+
+    return count(count, count, count, count), codegen
+
+
+def _pointer(builder: Any, where: Any, kind: Any) -> Any:
+    return builder.inttoptr(where, kind.as_pointer())
+
+
+@intrinsic
+def whole(typingctx: Any, where: Any) -> Any:
+    """The 64-bit number at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], _ADDRESS))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def numbers(typingctx: Any, where: Any) -> Any:
+    """Sixteen numbers of 32 bits at an address, as a vector."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = builder.load(_pointer(builder, args[0], simd.ints.llvm))
+        value.align = 4
+        return value
+
+    return simd.ints(types.intp), codegen
+
+
+@intrinsic
+def copy_step(typingctx: Any, to: Any, where: Any) -> Any:
+    """`the 64 bytes at to = the 64 bytes at where`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        step = ir.VectorType(ir.IntType(8), STEP)
+        value = builder.load(_pointer(builder, args[1], step))
+        value.align = 1
+        builder.store(value, _pointer(builder, args[0], step)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def put_bytes(typingctx: Any, x: Any, where: Any, lanes: Any) -> Any:
+    """`the bytes at where = x`, the lowest byte of each of the first `lanes` lanes."""
+    octets, masks = ir.VectorType(ir.IntType(8), x.lanes), ir.VectorType(ir.IntType(1), x.lanes)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, where_, lanes_ = args
+        place, value = _pointer(builder, where_, octets), builder.trunc(value, octets)
+        with builder.if_else(builder.icmp_signed(">=", lanes_, lanes_.type(x.lanes))) as (then, otherwise):
+            with then:
+                builder.store(value, place).align = 1
+            with otherwise:
+                kind = ir.FunctionType(ir.VoidType(), [octets, place.type, ir.IntType(32), masks])
+                name = f"llvm.masked.store.v{x.lanes}i8.p0"
+                write = cgutils.get_or_insert_function(builder.module, kind, name)
+                builder.call(write, [value, place, ir.IntType(32)(1), simd._mask(builder, lanes_)])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp), codegen
