@@ -160,7 +160,8 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
     bench.add_argument("--host", action="store_true", help="what the processor has and can do at most")
-    bench.add_argument("--vs", choices=["torch"], help="PyTorch, the faster of its two memory layouts")
+    rivals = "PyTorch in its two memory layouts; ONNX Runtime, for inference"
+    bench.add_argument("--vs", choices=["torch", "onnx", "all"], help=rivals)
     bench.add_argument("--profile", action="store_true", help="where our time goes, by operation")
     bench.add_argument("--threads", type=int, default=2)
     bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
@@ -286,7 +287,7 @@ def run_bench(args: argparse.Namespace) -> int:
         for name in names:
             print(f"{training.CASES[name].title}\n{training.split(training.profile(name))}\n")
         return 0
-    results = training.run(names, args.vs == "torch", args.threads, args.rounds)
+    results = training.run(names, args.vs in ("torch", "all"), args.threads, args.rounds)
     print(training.table(results))
     if args.json:
         from tinyqnn.provenance import environment
@@ -326,7 +327,7 @@ def _bench_inference(args: argparse.Namespace) -> int:
     for name in names:
         if name not in inference.CASES:
             raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(inference.CASES)}")
-    rows = inference.run(names, args.vs == "torch", args.threads, args.rounds)
+    rows = inference.run(names, args.vs, args.threads, args.rounds)
     print(inference.table(rows))
     if args.json:
         from tinyqnn.provenance import environment

@@ -1,7 +1,8 @@
 """How long does a packed network take to answer, next to the float network here, in NumPy and in PyTorch?
 
     tinyqnn bench inference              ours: packed at several widths, and float
-    tinyqnn bench inference --vs torch   and PyTorch's float32, the faster of its two memory layouts
+    tinyqnn bench inference --vs torch   and PyTorch's float32, in both of its memory layouts
+    tinyqnn bench inference --vs onnx    and ONNX Runtime's 8 bits, of a network of the same shapes; `--vs all`: both
 
 Each engine runs in a process of its own, and they take turns, as in `training.py`. Packed networks are checked against
 the quantized network they were made from before time is taken.
@@ -9,9 +10,11 @@ the quantized network they were made from before time is taken.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +87,8 @@ def prepared(engine: str, case: Case) -> tuple[Callable[[], Any], int]:
     model = models.create(case.model, 3, 10, rng=rng).eval()
     if engine == "float":
         return no_grad()(lambda: model(Tensor(x))), 1
+    if engine == "onnxruntime":
+        return _onnx(model, np.ascontiguousarray(x)), 1
     packed = _packed(model, x, (x,), case, 0)
     return lambda: packed(x), 1
 
@@ -137,6 +142,53 @@ def _torch(case: training.Case, x: Array, channels_last: bool) -> Callable[[], A
     return torch.inference_mode()(lambda: model(images))
 
 
+def _onnx(model: nn.Module, x: Array) -> Callable[[], Any]:
+    """ONNX Runtime on the same VGG-like network, quantized statically to 8 bits; batch norm is taken as folded."""
+    onnx, onnxruntime = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
+    quantization = importlib.import_module("onnxruntime.quantization")
+    make, from_array, last = onnx.helper, onnx.numpy_helper.from_array, "x"
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def add(op: str, given: list[str], **options: Any) -> None:
+        nonlocal last
+        nodes.append(make.make_node(op, [last, *given], [f"y{len(nodes)}"], **options))
+        last = f"y{len(nodes) - 1}"
+
+    for name, p in model.named_parameters():
+        layer = name.split(".")[0]
+        if p.ndim not in (2, 4):
+            continue
+        constants.append(from_array(np.ascontiguousarray(p.data), layer))
+        constants.append(from_array(np.zeros(len(p.data), np.float32), f"{layer}_bias"))
+        if p.ndim == 4:
+            add("Conv", [layer, f"{layer}_bias"], pads=[1, 1, 1, 1])
+        else:
+            if layer == "fc7":
+                add("Flatten", [])
+            add("Gemm", [layer, f"{layer}_bias"], transB=1)
+        if layer != "fc8":
+            add("Relu", [])
+        if layer in ("conv2", "conv4", "conv6"):
+            add("MaxPool", [], kernel_shape=[2, 2], strides=[2, 2])
+    kind = onnx.TensorProto.FLOAT
+    ends = make.make_tensor_value_info("x", kind, x.shape), make.make_tensor_value_info(last, kind, None)
+    graph_ = make.make_graph(nodes, "vgg", [ends[0]], [ends[1]], constants)
+    network = make.make_model(graph_, opset_imports=[make.make_opsetid("", 13)], ir_version=8)
+    images = iter([{"x": x}])
+
+    class Images(quantization.CalibrationDataReader):  # type: ignore[name-defined]
+        def get_next(self) -> Any:
+            return next(images, None)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = int(os.environ["TINYQNN_THREADS"]), 3
+    with tempfile.TemporaryDirectory() as folder:
+        quantization.quantize_static(network, f"{folder}/int8.onnx", Images(), per_channel=True)
+        session = onnxruntime.InferenceSession(f"{folder}/int8.onnx", options, ["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": x})
+
+
 def _serve(engine: str, name: str, threads: int, wire: Connection) -> None:
     """In a process of its own: answer as often as asked, and send back the seconds a step."""
     if engine.startswith("torch"):
@@ -181,18 +233,29 @@ def measure(name: str, engines: tuple[str, ...], threads: int = 2, rounds: int =
     return found
 
 
-def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> list[dict[str, Any]]:
-    """A row a case: the median and the best seconds of every engine, and how many times faster packed is."""
+def others(case: Case, vs: str | None) -> tuple[str, ...]:
+    """Who else answers: with `vs` "torch", "onnx" or "all" also PyTorch, ONNX Runtime (no LSTM), both.
+
+    >>> others(CASES["vgg-w2a2"], "all")
+    ('torch', 'torch channels-last', 'onnxruntime')
+    """
+    lstm = case.model == "lstm"
+    found: tuple[str, ...] = ("numpy",) if lstm else ()
+    if vs in ("torch", "all"):
+        found += ("torch",) if lstm else ("torch", "torch channels-last")
+    return (*found, "onnxruntime") if vs in ("onnx", "all") and not lstm else found
+
+
+def run(names: list[str], vs: str | None, threads: int = 2, rounds: int = 8) -> list[dict[str, Any]]:
+    """A row a case: the median and the best seconds of every engine, and how many times as fast packed is."""
     rows = []
     for name in names:
-        lstm = CASES[name].model == "lstm"
-        others: tuple[str, ...] = ("numpy", "torch") if lstm else ("torch", "torch channels-last")
-        if not vs_torch:
-            others = tuple(other for other in others if not other.startswith("torch"))
-        found = measure(name, ("packed", "float", *others), threads, rounds)
+        found = measure(name, ("packed", "float", *others(CASES[name], vs)), threads, rounds)
         seconds = {e: {"median": statistics.median(s), "best": min(s)} for e, s in found.items()}
         times = {e: s["median"] / seconds["packed"]["median"] for e, s in seconds.items() if e != "packed"}
-        rows.append({"case": name, "title": CASES[name].title, "threads": threads, "seconds": seconds, "times": times})
+        best = {e: s["best"] / seconds["packed"]["best"] for e, s in seconds.items() if e != "packed"}
+        row = {"case": name, "title": CASES[name].title, "threads": threads, "seconds": seconds}
+        rows.append({**row, "times": times, "times_best": best})
     return rows
 
 
@@ -214,4 +277,4 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["CASES", "Case", "measure", "prepared", "run", "table"]
+__all__ = ["CASES", "Case", "measure", "others", "prepared", "run", "table"]
