@@ -59,6 +59,9 @@ def geometries(draw):
 @example((2, 1, 20, 48, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1)), 0)  # a slab of 16 channels and one of 4
 @example((1, 1, 70, 100, (4, 4), (1, 1), (2, 2), (0, 0), (1, 1)), 0)  # classes of gx's pixels without any tap
 @example((1, 1, 2, 2, (4, 4), (1, 1), (1, 1), (3, 3), (1, 1)), 0)  # more padding than the kernel reaches
+@example((2, 1, 16, 9, (5, 32), (3, 3), (1, 1), (1, 1), (1, 1)), 0)  # pixels of one vector, 16 at a time
+@example((2, 1, 8, 16, (5, 32), (3, 3), (2, 2), (1, 1), (1, 1)), 0)  # every second pixel of half a vector
+@example((1, 2, 8, 8, (4, 16), (3, 3), (1, 1), (1, 1), (1, 1)), 0)  # two groups in a vector
 @example((3, 5, 1, 1, (6, 6), (3, 3), (1, 1), (1, 1), (1, 1)), 0)  # depthwise
 @example((3, 20, 1, 2, (6, 7), (3, 3), (2, 1), (1, 1), (1, 1)), 0)  # depthwise, two outputs a channel
 @example((1, 3, 1, 1, (12, 12), (5, 4), (1, 2), (2, 2), (2, 1)), 0)  # more taps than one set of registers

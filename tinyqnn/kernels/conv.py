@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.gemm import WIDEST, panel_width, product, product_line
+from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, panel_width, product, product_line, product_pixels
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.simd import (
@@ -117,6 +117,7 @@ class Plan:
     pixels: np.ndarray  # address of each pixel's neighbourhood in the work space, image after image
     targets: np.ndarray  # address of each pixel in the result
     runs: np.ndarray  # address of each run, relative to its pixel
+    in_lines: bool  # are LINE_ROWS pixels at a time LANES numbers apart?
     taps: np.ndarray  # index i·kw + j of each tap, in the order of the runs
     classes: np.ndarray
 
@@ -177,6 +178,7 @@ def _plan(
         flat[0] * c,
         flat[1] * target[2],
         np.array(runs, np.int64),
+        all(col.step * c == LANES and col.length % LINE_ROWS == 0 for col in cols),
         np.array(taps, np.int64),
         np.array(classes, np.int64).reshape(-1, 7),
     )
@@ -245,6 +247,7 @@ def _correlate(
     pixels,
     targets,
     runs,
+    in_lines,
     classes,
     w,
     groups,
@@ -273,28 +276,34 @@ def _correlate(
                 while o < c_out:
                     width = panel_width(c_out - o)
                     j = tap0 * c_in * groups * width_all + (g * width_all + o) * n_taps * c_in
-                    product(
-                        a,
-                        pixels,
-                        p0,
-                        p1,
-                        runs,
-                        t0,
-                        t1,
-                        a0 + g * c_in,
-                        numbers,
-                        np.int64(1),
-                        w,
-                        j,
-                        width,
-                        bias,
-                        g * c_out + o,
-                        np.int64(0),
-                        y,
-                        targets,
-                        n0 * y_size + g * c_out + o,
-                        min(width, c_out - o),
-                    )
+                    if in_lines and width == LANES:
+                        product_pixels(
+                            a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, w, j, bias, g * c_out + o, y,
+                            targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
+                        )  # fmt: skip
+                    else:
+                        product(
+                            a,
+                            pixels,
+                            p0,
+                            p1,
+                            runs,
+                            t0,
+                            t1,
+                            a0 + g * c_in,
+                            numbers,
+                            np.int64(1),
+                            w,
+                            j,
+                            width,
+                            bias,
+                            g * c_out + o,
+                            np.int64(0),
+                            y,
+                            targets,
+                            n0 * y_size + g * c_out + o,
+                            min(width, c_out - o),
+                        )
                     o += width
 
 
@@ -475,6 +484,7 @@ def _run_plan(
             plan.pixels,
             plan.targets,
             plan.runs,
+            plan.in_lines,
             plan.classes,
             packed,
             groups,

@@ -31,6 +31,7 @@ from tinyqnn.kernels.simd import (
     multiples,
     offsets,
     outer,
+    outer_lines,
     spread_row,
     store,
     store_tile,
@@ -91,6 +92,22 @@ def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b,
                 i += step
                 j += LANES
         store_tile(acc, y, y_row, q, LANES)
+
+
+@jit
+def product_pixels(a, places, first, last, runs, run0, run1, base, steps, b, j0, bias, o, y, targets, q, lanes):
+    """`product` for one vector of lanes, where LINE_ROWS places at a time lie LANES numbers apart, as pixels do."""
+    for p in range(first, last, LINE_ROWS):
+        y_row = offsets(targets, p, last - 1, LINE_ROWS)
+        acc = spread_row(bias, o, LINE_ROWS, 1, lanes)
+        j = j0
+        for t in range(run0, run1):
+            i = base + runs[t]
+            for _ in range(steps):
+                acc = outer_lines(acc, a, places[p], i, b, j)
+                i += 1
+                j += LANES
+        store_tile(acc, y, y_row, q, lanes)
 
 
 # More rows than 8 do not find room for their addresses in the processor's other registers.

@@ -38,6 +38,7 @@ __all__ = [
     "multiples",
     "offsets",
     "outer",
+    "outer_lines",
     "scaled",
     "splat",
     "spread_row",
@@ -323,27 +324,45 @@ def load_tile(typingctx: Any, a: Any, rows: Any, i: Any, cols: Any, lanes: Any) 
     return tile(a, rows, types.intp, cols, types.intp), codegen
 
 
+def _add_outer(context: Any, builder: Any, sig: Any, args: Any, place: Callable[[int], list[Any]]) -> Any:
+    """A column times a row, added to the tile; `place(r)` adds up to where the column's number r is."""
+    tile, acc_, j_ = sig.args[0], args[0], args[5]
+    a_ = _data(context, builder, sig.args[1], args[1])
+    b_ = _data(context, builder, sig.args[4], args[4])
+    row = [_load(builder, _at(builder, b_, j_, n * LANES)) for n in range(tile.cols)]
+    for r in range(tile.rows):
+        value = _splat(builder, builder.load(_at(builder, a_, *place(r))))
+        for n in range(tile.cols):
+            k = r * tile.cols + n
+            acc_ = builder.insert_value(acc_, _fma(builder, value, row[n], builder.extract_value(acc_, k)), k)
+    return acc_
+
+
 @intrinsic
 def outer(typingctx: Any, acc: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -> Any:
     """`acc[r][n] + a[rows[r] + i] · b[j + n·LANES : …]`: one step of every product, a column times a row.
 
     `rows` is a tuple from `offsets`; as a plain integer it is the first of neighbours, `rows + r`.
     """
+    neighbours = isinstance(rows, types.Integer)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        tile, (acc_, _, rows_, i_, _, j_) = sig.args[0], args
-        a_ = _data(context, builder, sig.args[1], args[1])
-        b_ = _data(context, builder, sig.args[4], args[4])
-        row = [_load(builder, _at(builder, b_, j_, n * LANES)) for n in range(tile.cols)]
-        for r in range(tile.rows):
-            place = [rows_, i_, r] if isinstance(rows, types.Integer) else [builder.extract_value(rows_, r), i_]
-            value = _splat(builder, builder.load(_at(builder, a_, *place)))
-            for n in range(tile.cols):
-                k = r * tile.cols + n
-                acc_ = builder.insert_value(acc_, _fma(builder, value, row[n], builder.extract_value(acc_, k)), k)
-        return acc_
+        def place(r: int) -> list[Any]:
+            return [args[2], args[3], r] if neighbours else [builder.extract_value(args[2], r), args[3]]
 
-    return acc(acc, a, types.intp if isinstance(rows, types.Integer) else rows, types.intp, b, types.intp), codegen
+        return _add_outer(context, builder, sig, args, place)
+
+    return acc(acc, a, types.intp if neighbours else rows, types.intp, b, types.intp), codegen
+
+
+@intrinsic
+def outer_lines(typingctx: Any, acc: Any, a: Any, first: Any, i: Any, b: Any, j: Any) -> Any:
+    """`outer` for rows that are LANES numbers apart, `first + r·LANES`: one address serves them all."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _add_outer(context, builder, sig, args, lambda r: [args[2], args[3], r * LANES])
+
+    return acc(acc, a, types.intp, types.intp, b, types.intp), codegen
 
 
 @intrinsic
