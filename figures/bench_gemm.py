@@ -1,7 +1,8 @@
 """How fast products of codes are, next to what this processor can do at most: a roofline.
 
     python figures/bench_gemm.py              draw bench_gemm.json as it is, a second
-    python figures/bench_gemm.py --measure    measure first (`tinyqnn bench gemm`, `gemv` and `layer` in one), minutes
+    python figures/bench_gemm.py --measure    measure first (`tinyqnn bench gemm`, `gemv` and `layer` in one), minutes;
+                                              `--measure layer gemv` these alone (gemm, gemv, layer, choice, calls)
 
 Writes bench_gemm.png and bench_gemm.txt beside this file, the block of tutorial 11 that shows the text, and the
 picture of tutorial 12.
@@ -28,15 +29,24 @@ LOOKS = {
 }
 
 
-def measure() -> None:
-    """Write bench_gemm.json."""
+PARTS = ("gemm", "gemv", "layer", "choice", "calls")
+
+
+def measure(parts: list[str]) -> None:
+    """Write bench_gemm.json, of which the parts not named stay as they were."""
     from tinyqnn.bench import gemm
     from tinyqnn.provenance import environment
 
-    results = gemm.run(["gemm", "gemv", "layer", "choice"])
-    results = {"environment": environment(), **results, "first_calls": gemm.first_calls()}
+    path = HERE / "bench_gemm.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    groups = [part for part in parts if part != "calls"]
+    results = gemm.run(groups) if groups else {"host": before["host"], "cases": []}
+    kept = [row for row in before["cases"] if row["group"] not in groups]
+    rows = sorted(results["cases"] + kept, key=lambda row: PARTS.index(row["group"]))
+    calls = gemm.first_calls() if "calls" in parts else before["first_calls"]
+    results = {"environment": environment(), "host": results["host"], "cases": rows, "first_calls": calls}
     results["choices"] = gemm.choices(results)
-    (HERE / "bench_gemm.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def draw(results: dict) -> None:
@@ -100,7 +110,7 @@ def write(results: dict) -> None:
 
 def main() -> None:
     if "--measure" in sys.argv:
-        measure()
+        measure(sys.argv[sys.argv.index("--measure") + 1 :] or list(PARTS))
     results = json.loads((HERE / "bench_gemm.json").read_text(encoding="utf-8"))
     draw(results)
     write(results)

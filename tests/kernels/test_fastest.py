@@ -31,9 +31,9 @@ def test_the_table_chooses_what_was_measured_to_be_faster():
 
 def test_more_planes_never_turn_the_choice_back_to_bits():
     for rows in (1, 1000):
-        for popcount, tiles in ((True, False), (False, False), (True, True)):
-            chosen = [fastest.fastest(bits, bits, rows, popcount, tiles) for bits in range(1, 9)]
-            assert chosen[0] == ("int8" if tiles and rows > fastest.FEW_ROWS else "binary")
+        for popcount, has_tiles in ((True, False), (False, False), (True, True)):
+            chosen = [fastest.fastest(bits, bits, rows, popcount, has_tiles) for bits in range(1, 9)]
+            assert chosen[0] == ("int8" if has_tiles and rows > fastest.FEW_ROWS else "binary")
             assert chosen == sorted(chosen, key=["binary", "bitserial", "int8"].index)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyqnn.kernels import tiled, tiles
 from tinyqnn.kernels.jit import aligned, jit, run
-from tinyqnn.kernels.pack import PAYS, as_bytes
+from tinyqnn.kernels.pack import as_bytes
 from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
 from tinyqnn.kernels.requantize import Stairs
 from tinyqnn.kernels.simd import (
@@ -39,6 +39,7 @@ __all__ = ["Int8Gemm"]
 
 Array = np.ndarray
 
+COPY_PAYS = 1 << 21  # bytes from which a second thread pays; it takes about as long to wake as to copy half of them
 BLOCK = 96  # groups of four bytes of k at a time: 24 kB of a panel
 ROWS, COLS = (
     (6, 4) if REGISTERS == 32 else (4, 2)
@@ -228,7 +229,7 @@ class Int8Gemm(IntegerGemm):
                 _border(first, last, flat, h, w, c, fours(c), up, left, self.midrise, low, min(high, 127), data)
             )
 
-        run(body, n, None if pixels.size > PAYS else n)
+        run(body, n, None if pixels.size > COPY_PAYS else n)
         if not all(good):
             raise ValueError(f"activations: expected whole numbers from {self.low} to {self.high}")
         return data.view(np.int32)
@@ -239,7 +240,7 @@ class Int8Gemm(IntegerGemm):
         rows, octets_in = data.view(np.uint8), np.ascontiguousarray(octets)
         (count, size), flat = octets_in.shape, octets_in.reshape(-1)
         body = lambda first, last: _place(first, last, flat, size, targets, rows)  # noqa: E731
-        run(body, count, None if octets.size > PAYS else max(count, 1))
+        run(body, count, None if octets.size > COPY_PAYS else max(count, 1))
         return data.view(np.int32)
 
     def start_table(self, missing: Array | None) -> Array:

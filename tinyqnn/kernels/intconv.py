@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels.jit import jit, run
+from tinyqnn.kernels.jit import get_num_threads, jit, run
 from tinyqnn.kernels.product import Rows
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.requantize import Stairs, staircase
@@ -125,6 +125,8 @@ class IntConv2d:
         pixels, (n, h, w) = self._pixels(x)
         if self.depthwise and self.gemms[0].compiled:
             return self._depthwise(pixels, (n, h, w))
+        if self.groups == 1 and n >= 4 * get_num_threads() >= 8 and getattr(self.gemms[0], "tiles", False):
+            return self._by_images(pixels, (n, h, w))
         parts, size = [], self.channels // self.groups
         for g, gemm in enumerate(self.gemms):
             group = pixels if self.groups == 1 else np.ascontiguousarray(pixels[:, g * size : (g + 1) * size])
@@ -132,6 +134,20 @@ class IntConv2d:
             parts.append(gemm.multiply(rows))  # (…, N·H'·W', O/G)
         y = parts[0] if self.groups == 1 else np.concatenate(parts, -1)
         return np.moveaxis(y.reshape(*y.shape[:-2], n, *out, y.shape[-1]), -1, -3)
+
+    def _by_images(self, pixels: Array, size: tuple[int, int, int]) -> Array:
+        """Each thread packs and multiplies some of the images: one meeting of the threads instead of two."""
+        gemm, (n, h, w) = self.gemms[0], size
+        out = conv2d_output_size((h, w), self.kernel, self.stride, self.padding, self.dilation)
+        y = np.empty((n, max(out[0], 0) * max(out[1], 0), gemm.shape[0]), np.int32)
+
+        def body(first: int, last: int) -> None:
+            some = pixels[first * h * w : last * h * w]
+            packed, _ = self._rows(0, some, (last - first, h, w))
+            gemm.multiply(packed, y[first:last].reshape(-1, y.shape[2]))
+
+        run(body, n, -(-n // (2 * get_num_threads())))
+        return y.reshape(n, *out, -1).transpose(0, 3, 1, 2)
 
     def to_codes(self, x: Any, stairs: Stairs) -> Array:
         """The codes (N, O, H', W') to which the sums of `self(x)` step up.

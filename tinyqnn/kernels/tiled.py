@@ -32,6 +32,7 @@ Array = np.ndarray
 
 PAIR = 2 * tiles.ROWS  # rows of y, and columns, in a piece's innermost block
 TILE = tiles.ROWS * tiles.STEP  # bytes
+AHEAD = 12  # steps: so far before a tile of w is wanted it is asked for, where few rows leave nothing else to do
 CACHED = 1 << 20  # bytes of w that a core keeps at hand
 
 
@@ -170,8 +171,10 @@ def _make_multiply(signed: bool, to_codes: bool) -> Any:
                         tiles.dot_bytes(1, 4, 7, signed)
                         tiles.dot_bytes(2, 5, 6, signed)
                         tiles.dot_bytes(3, 5, 7, signed)
-                else:
+                else:  # few rows: what takes the time is reading w
                     for s in range(depth):
+                        tiles.expect(w + (s + AHEAD) * 2 * TILE)
+                        tiles.expect(w + (s + AHEAD) * 2 * TILE + TILE)
                         tiles.load(6, w + s * 2 * TILE, tiles.STEP)
                         tiles.load(7, w + s * 2 * TILE + TILE, tiles.STEP)
                         tiles.load(4, x0 + at(steps, t0 + s), stride0)

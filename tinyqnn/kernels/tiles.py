@@ -37,8 +37,8 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import simd
 
-__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "load", "numbers",
-           "put_bytes", "reach", "release", "shape", "store", "take", "whole", "zero"]  # fmt: skip
+__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "expect", "load",
+           "numbers", "put_bytes", "reach", "release", "shape", "store", "take", "whole", "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -143,6 +143,18 @@ def load(typingctx: Any, tile: Any, where: Any, stride: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(tile, types.intp, types.intp), codegen
+
+
+@intrinsic
+def expect(typingctx: Any, where: Any) -> Any:
+    """The tile of 1024 bytes at an address will be wanted soon: have it brought nearer."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        for line in range(0, ROWS * STEP, 64):
+            _emit(builder, f"prefetcht0 {line}($0)", args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 @intrinsic(prefer_literal=True)
