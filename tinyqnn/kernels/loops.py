@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinyqnn.kernels.jit import jit, run
+from tinyqnn.kernels.jit import get_num_threads, jit, run
 
 Array = np.ndarray
 
-CHUNK = 1 << 16  # numbers that a thread takes at a time: a quarter of a megabyte stays in its cache
+CHUNK = 1 << 16  # numbers that are worth a thread
 SPAN = 256  # a row of a table is repeated to at least this length, so that a narrow table still fills vectors
 
 
@@ -25,6 +25,15 @@ def flat(x: Array) -> Array:
     [1, 2, 3, 4]
     """
     return x.ravel(order="K")
+
+
+def pieces(size: int) -> int:
+    """Numbers a thread takes at a time: a few pieces each, for at the end of one it waits for Python's lock.
+
+    >>> pieces(10) == CHUNK
+    True
+    """
+    return max(CHUNK, -(-size // (4 * get_num_threads())))
 
 
 def _span(columns: int) -> int:
@@ -192,7 +201,7 @@ def relu(x: Array) -> Array:
     if x.size <= CHUNK:
         _relu(flat_x, 0, x.size, flat_y)
     else:
-        run(lambda first, last: _relu(flat_x, first, last, flat_y), x.size, CHUNK)
+        run(lambda first, last: _relu(flat_x, first, last, flat_y), x.size, pieces(x.size))
     return y
 
 
@@ -211,7 +220,7 @@ def relu_grad(g: Array, y: Array) -> Array:
     if y.size <= CHUNK:
         _relu_grad(flat_g, flat_y, 0, y.size, flat_out)
     else:
-        run(lambda first, last: _relu_grad(flat_g, flat_y, first, last, flat_out), y.size, CHUNK)
+        run(lambda first, last: _relu_grad(flat_g, flat_y, first, last, flat_out), y.size, pieces(y.size))
     return out
 
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.jit import jit, run
+from tinyqnn.kernels.loops import CHUNK, pieces
 
 __all__ = ["adam", "fast", "flush", "sgd"]
 
 Array = np.ndarray
 
-CHUNK = 1 << 15  # numbers a thread takes at a time
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
 
 
@@ -88,10 +88,10 @@ def sgd(
     if p.size <= CHUNK:
         _sgd(p, g, m, 0, p.size, *numbers)
     else:
-        run(lambda first, last: _sgd(p, g, m, first, last, *numbers), p.size, CHUNK)
+        run(lambda first, last: _sgd(p, g, m, first, last, *numbers), p.size, pieces(p.size))
 
 
-@jit
+@jit(error_model="numpy")  # a test for division by 0 would keep the loop from filling vectors
 def _adam(p, g, m, v, first, last, beta1, rest1, beta2, rest2, decay, correction, eps, rate):
     beta1, rest1, beta2, rest2 = np.float32(beta1), np.float32(rest1), np.float32(beta2), np.float32(rest2)
     decay, correction, eps, rate = np.float32(decay), np.float32(correction), np.float32(eps), np.float32(rate)
@@ -127,4 +127,4 @@ def adam(
     if p.size <= CHUNK:
         _adam(p, g, m, v, 0, p.size, *numbers)
     else:
-        run(lambda first, last: _adam(p, g, m, v, first, last, *numbers), p.size, CHUNK)
+        run(lambda first, last: _adam(p, g, m, v, first, last, *numbers), p.size, pieces(p.size))
