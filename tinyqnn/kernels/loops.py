@@ -1,7 +1,7 @@
 """Compiled loops over memory: each reads every number once, in the order it lies there, on all threads.
 
-Whoever calls them keeps the plain twin. A table is (rows, columns), contiguous. Sums are cut in the same places whatever
-the number of threads, so results do not depend on it.
+Whoever calls them keeps the plain twin. A table is (rows, columns), contiguous. Sums are cut in the same places
+whatever the number of threads, so results do not depend on it.
 """
 
 from __future__ import annotations
