@@ -163,8 +163,8 @@ def _make_multiply(signed: bool, to_codes: bool) -> Any:
                     tiles.zero(2)
                     tiles.zero(3)
                     for s in range(depth):
-                        tiles.load(6, w + s * 2 * TILE, tiles.STEP)
-                        tiles.load(7, w + s * 2 * TILE + TILE, tiles.STEP)
+                        tiles.stream(6, w + s * 2 * TILE, tiles.STEP)
+                        tiles.stream(7, w + s * 2 * TILE + TILE, tiles.STEP)
                         tiles.load(4, x0 + at(steps, t0 + s), stride0)
                         tiles.load(5, x1 + at(steps, t1 + s), stride1)
                         tiles.dot_bytes(0, 4, 6, signed)

@@ -38,7 +38,7 @@ from numba.extending import intrinsic
 from tinyqnn.kernels import simd
 
 __all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "expect", "load",
-           "numbers", "put_bytes", "reach", "release", "shape", "store", "take", "whole", "zero"]  # fmt: skip
+           "numbers", "put_bytes", "reach", "release", "shape", "store", "stream", "take", "whole", "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -140,6 +140,17 @@ def load(typingctx: Any, tile: Any, where: Any, stride: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _emit(builder, f"tileloadd ($0,$1,1), %tmm{tile.literal_value}", *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def stream(typingctx: Any, tile: Any, where: Any, stride: Any) -> Any:
+    """`load` what will not be wanted again for long: it shall not drive out of the nearest cache what is there."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _emit(builder, f"tileloaddt1 ($0,$1,1), %tmm{tile.literal_value}", *args[1:])
         return context.get_dummy_value()
 
     return types.void(tile, types.intp, types.intp), codegen
