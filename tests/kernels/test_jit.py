@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 
 import tinyqnn
 from tinyqnn.kernels import jit, use_reference, using
+from tinyqnn.kernels.turns import leave, take
 
 
 def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
@@ -148,6 +151,92 @@ def test_a_chunk_may_itself_call_run_and_callers_may_be_threads():
     for caller in callers:
         caller.join(timeout=60)
     assert (counts == 3).all()
+
+
+@jit.jit
+def count_items(seat, counts):
+    item = take(seat)
+    while item >= 0:
+        counts[item] += 1
+        item = take(seat)
+    leave(seat)
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("items", [0, 1, 2, 5000])
+def test_shared_items_are_taken_once_each(threads, items):
+    before, counts = jit.get_num_threads(), np.zeros(items, int)
+    try:
+        jit.set_num_threads(threads)
+        for _ in range(20):
+            jit.share(count_items, items, counts)
+    finally:
+        jit.set_num_threads(before)
+    assert (counts == 20).all()
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+def test_many_callers_share_at_once_even_from_inside_a_range():
+    counts = np.zeros((3, 8, 500), int)
+
+    def ask(caller):
+        for _ in range(20):
+            jit.run(lambda i, j: [jit.share(count_items, 500, counts[caller, k]) for k in range(i, j)], 8, 1)
+
+    callers = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert (counts == 20).all()
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+def test_after_an_error_nobody_works_any_more_and_the_next_job_goes_well():
+    """What helpers have begun is waited for: nothing is written behind the caller's back."""
+    before, counts = jit.get_num_threads(), np.zeros(100, int)
+
+    def slow(first, last):
+        time.sleep(0.001)
+        counts[first:last] += 1
+        if first == 10:
+            raise KeyboardInterrupt
+
+    try:
+        jit.set_num_threads(3)
+        for _ in range(5):
+            with pytest.raises(KeyboardInterrupt):
+                jit.run(slow, 100, 1)
+            seen = counts.copy()
+            time.sleep(0.01)
+            assert np.array_equal(counts, seen)
+        jit.share(count_items, 100, counts)
+        assert (counts > seen).all()
+    finally:
+        jit.set_num_threads(before)
+
+
+@pytest.mark.skipif(use_reference() or not hasattr(signal, "SIGINT"), reason="what takes items is compiled")
+def test_ctrl_c_in_the_midst_of_shared_work_ends_the_program():
+    code = """
+        import os, signal, sys, threading
+        sys.path.insert(0, {folder!r})
+        import numpy as np
+        from tinyqnn.kernels import jit
+        from test_jit import count_items
+        jit.set_num_threads(2)
+        jit.share(count_items, 10, np.zeros(10, int))
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            while True:
+                jit.share(count_items, 5000, np.zeros(5000, int))
+        except KeyboardInterrupt:
+            counts = np.zeros(5000, int)
+            jit.share(count_items, 5000, counts)
+            print(counts.sum())
+    """
+    assert python(code.format(folder=str(Path(__file__).parent))) == "5000"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

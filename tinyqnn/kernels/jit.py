@@ -1,21 +1,28 @@
 """One decorator compiles every kernel, and one small pool of threads runs them.
 
-A kernel is an ordinary compiled function that lets go of Python's lock (`nogil`) and works on a range of items, images
-or rows: `kernel(first, last, …)`. `run` cuts the range into chunks and lets a few plain Python threads take them:
+A kernel is an ordinary compiled function that lets go of Python's lock (`nogil`). There are two ways to share its work:
 
-    run(lambda first, last: kernel(first, last, x, y), items=len(x))
+    run(lambda first, last: kernel(first, last, x, y), items=len(x))     # Python hands out ranges
+    share(kernel, len(x), x, y)                                          # the kernel takes items itself, see `turns.py`
 
-Why not Numba's `parallel=True`? On two cores, a 0.22 ms loop takes 0.13 ms here, and it compiles as fast as the plain
-loop. `parallel=True` adds 0.6 s for every kernel, has another threading layer on every system, and its threads wait for
-one another: with a second program running, the same loop took 0.25 ms on the workqueue layer, 3.5 ms on OpenMP, and
-0.23 ms here, where whoever is free takes the next chunk. A spinning OpenMP pool also stalls threaded BLAS, and BLAS it.
-So products go through our own tile (`gemm.py`).
+Both ways, whoever is free takes the next piece. `run` asks nothing of a kernel, but each range wants Python's lock;
+`share` is for kernels of a fraction of a millisecond. A helper that has just worked looks for the next job for some
+0.1 ms before it sleeps, for to wake it would take 40 µs.
+
+Why not Numba's `parallel=True`? It adds 0.6 s of compiling to every kernel and has another threading layer on every
+system. On two quiet cores, a product of signs that takes one thread 0.45 ms takes 0.22 ms with OpenMP, 0.28 on the
+workqueue layer, 0.23 with `share` and 0.26 with `run`. But OpenMP's threads wait for one another and do not sleep: with
+a second program running, a loop of 0.22 ms took 3.5 ms there, and 0.23 ms where whoever is free takes the next piece.
+They also stall threaded BLAS, and BLAS them, so products go through our own tile (`gemm.py`).
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,12 +31,16 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
+from tinyqnn.kernels import turns
 from tinyqnn.kernels.memory import keep_freed_memory
 
-__all__ = ["get_num_threads", "jit", "run", "scratch", "set_num_threads"]
+__all__ = ["get_num_threads", "jit", "run", "scratch", "set_num_threads", "share"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+PATIENCE = 2500  # how often a thread looks for what it waits for before it sleeps, some 40 ns each
+HOLD = 400  # for how long, in looks, helpers leave Python's lock to the caller of `run`
 
 keep_freed_memory()
 
@@ -82,64 +93,129 @@ def _threads_asked() -> int:
 
 
 class _Job:
-    """One call of `run`: the chunks that nobody has taken yet and the number that are not finished."""
+    """A loop that threads share: its numbers (see `turns.py`), and what each thread calls with its seat."""
 
-    def __init__(self, body: Callable[[int, int], None], items: int, chunk: int) -> None:
-        self.body, self.items, self.chunk = body, items, chunk
-        self.next = 0
-        self.unfinished = -(-items // chunk)
+    def __init__(self) -> None:
+        self.numbers = np.zeros(turns.SIZE, np.int64)
+        self.address: int = self.numbers.__array_interface__["data"][0]  # quicker than .ctypes.data
+        self.items, self.ranges = 0, 1
+        self.call: Callable[[np.ndarray], object] | None = None
         self.error: BaseException | None = None
-        self.lock = threading.Lock()
-        self.finished = threading.Lock()
-        self.finished.acquire()
 
-    def work(self) -> None:
-        """Take chunks until none is left."""
-        while True:
-            with self.lock:
-                first = self.next
-                self.next = first + self.chunk
-            if first >= self.items:
-                return
-            try:
-                if self.error is None:
-                    self.body(first, min(first + self.chunk, self.items))
-            except BaseException as error:
-                self.error = error
-            with self.lock:
-                self.unfinished -= 1
-                if self.unfinished == 0:
-                    self.finished.release()
+    def sit(self, number: int = 0, coming: _Job | None = None) -> np.ndarray:
+        """A seat: number 0 is the caller's, the others are for helpers, who then wait for the coming job."""
+        then, mine = coming.address if coming else 0, number % self.ranges
+        return np.array((self.address, then, PATIENCE, self.items, 0, mine, self.ranges), np.int64)
 
 
 class _Pool:
-    """Threads that wait for jobs. The caller works too, and never waits for a thread that has not taken a chunk."""
+    """Helpers that wait for jobs. The caller works too, and never waits for a helper that has not taken an item."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Job] = SimpleQueue()
         self.threads = _threads_asked()
-        self.started = 0
+        self.jobs = (_Job(), _Job())  # the last that began, and the one to come
+        self.lock = threading.Lock()  # held while a job begins
+        self.bells: list[SimpleQueue[None]] = []  # one for each helper
+        self.asleep: list[bool] = []
         self.local = threading.local()
 
-    def run(self, job: _Job) -> None:
-        helpers = min(self.threads, job.unfinished) - 1
-        while self.started < helpers:
-            threading.Thread(target=self.serve, name=f"tinyqnn-{self.started}", daemon=True).start()
-            self.started += 1
-        for _ in range(helpers):
-            self.jobs.put(job)
-        job.work()
-        job.finished.acquire()
+    def alone(self) -> bool:
+        """Is there nobody to share with? A helper's own loops are not shared again."""
+        return self.threads == 1 or getattr(self.local, "inside", False)
+
+    def begin(self, call: Callable[[np.ndarray], object], items: int, hold: int) -> _Job:
+        """Make the job to come the one to work on, and wake who sleeps."""
+        helpers = min(self.threads, items) - 1
+        with self.lock:
+            while len(self.bells) < helpers:
+                self.bells.append(SimpleQueue())
+                self.asleep.append(False)
+                index = len(self.bells) - 1
+                threading.Thread(target=self.serve, args=(index,), name=f"tinyqnn-{index}", daemon=True).start()
+            job = self.jobs[1]
+            job.call, job.items, job.ranges = call, items, min(helpers + 1, turns.RANGES)
+            job.numbers[turns.HOLD] = hold
+            self.jobs = (job, _Job())
+            for index in range(helpers):
+                if self.asleep[index]:
+                    self.asleep[index] = False
+                    self.bells[index].put(None)
+        return job
+
+    def work(self, call: Callable[[np.ndarray], object], items: int, hold: int = 0) -> None:
+        """Run `call(seat)` here and on the helpers until all items are done."""
+        job = self.begin(call, items, hold)
+        seat = job.sit()
+        try:
+            call(seat)
+        finally:  # after an error or Ctrl-C, too: what helpers have begun is waited for
+            job.call = None
+            taken = _close(seat)
+            while job.numbers[turns.DONE] < taken:
+                time.sleep(2e-5)
         if job.error is not None:
             raise job.error
 
-    def serve(self) -> None:
+    def serve(self, index: int) -> None:
+        """A helper's life: a job, a short wait for the next, and sleep."""
         self.local.inside = True
+        seen = None
         while True:
-            self.jobs.get().work()
+            job, coming = self.jobs
+            if job is seen:
+                self.asleep[index] = True
+                if self.jobs[0] is job:
+                    self.bells[index].get()
+                self.asleep[index] = False
+                continue
+            seen, call = job, job.call
+            if call is None or index >= self.threads - 1:
+                _linger(coming.address, PATIENCE)
+                continue
+            seat = job.sit(index + 1, coming)
+            try:
+                call(seat)
+            except BaseException as error:  # for the caller to raise, who need not wait for these items
+                job.error = error
+                _give_up(seat)
+            del call  # it holds arrays
+
+
+@jit(nogil=False)
+def _give_up(seat):
+    turns.give_up(seat)
+
+
+@jit(nogil=False)
+def _close(seat):
+    turns.give_up(seat)
+    return turns.close(seat)
+
+
+@jit(nogil=False)
+def _take(seat):
+    return turns.take(seat)
+
+
+@jit
+def _leave(seat):
+    turns.leave(seat)
+
+
+@jit
+def _linger(address, patience):
+    turns.linger(address, patience)
 
 
 _pool = _Pool()
+
+
+@atexit.register
+def _rest() -> None:
+    """Let helpers fall asleep before Python ends: it cannot stop a thread that is in compiled code."""
+    deadline = time.monotonic() + 1
+    while not all(_pool.asleep) and time.monotonic() < deadline:
+        time.sleep(1e-4)
 
 
 def _new_pool() -> None:
@@ -171,6 +247,31 @@ def set_num_threads(threads: int) -> None:
     _pool.threads = int(threads)
 
 
+def share(kernel: Callable[..., object], items: int, *args: Any) -> None:
+    """Call `kernel(seat, *args)` on several threads at once; it takes items 0 … `items` − 1 one by one, see `turns.py`.
+
+    A kernel writes only what belongs to its items, its result does not depend on who takes them, and it does not raise.
+
+    >>> from tinyqnn.kernels.turns import leave, take
+    >>> @jit
+    ... def square(seat, x, y):
+    ...     i = take(seat)
+    ...     while i >= 0:
+    ...         y[i] = x[i] ** 2
+    ...         i = take(seat)
+    ...     leave(seat)
+    >>> x, y = np.arange(5), np.zeros(5, int)
+    >>> share(square, 5, x, y); y.tolist()
+    [0, 1, 4, 9, 16]
+    """
+    if _pool.alone() or items <= 1:
+        job = _Job()
+        job.items = items
+        kernel(job.sit(), *args)
+    else:
+        _pool.work(lambda seat: kernel(seat, *args), items)
+
+
 def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) -> None:
     """Call `body(first, last)` on ranges that cover `0 … items`, on several threads; an error in any is raised here.
 
@@ -189,11 +290,19 @@ def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) 
         return
     if chunk is None:
         chunk = -(-items // (4 * _pool.threads))
-    if _pool.threads == 1 or items <= chunk or getattr(_pool.local, "inside", False):
-        for first in range(0, items, chunk):
-            body(first, min(first + chunk, items))
-    else:
-        _pool.run(_Job(body, items, chunk))
+
+    size = chunk
+    if _pool.alone() or items <= size or numba.config.DISABLE_JIT:
+        for first in range(0, items, size):
+            body(first, min(first + size, items))
+        return
+
+    def work(seat: np.ndarray) -> None:
+        while (i := _take(seat)) >= 0:
+            body(i * size, min((i + 1) * size, items))
+        _leave(seat)
+
+    _pool.work(work, -(-items // size), HOLD)
 
 
 def scratch(size: int, slot: int = 0) -> np.ndarray:

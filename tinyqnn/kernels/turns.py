@@ -1,0 +1,130 @@
+"""How threads share a loop without asking Python: whoever is free takes the next item, by one atomic addition.
+
+A compiled kernel that `jit.share` runs on several threads at once reads
+
+    item = take(seat)
+    while item >= 0:
+        …                      # nobody else has this item
+        item = take(seat)
+    leave(seat)
+
+and never wants Python's lock. That is what matters: a thread that wants the lock while another has it goes to sleep,
+and to wake it takes some 40 µs, a good part of a small product. For the same reason a helper that leaves does not go
+home at once: for a little while it looks, again and again, whether the next job begins.
+
+Items are cut into as many ranges as there are threads. Each begins with its own, and when that is used up helps with
+the next: so the same thread has the same part of an array, in its own cache, call after call.
+
+A *job* has a number on a cache line of its own for each range, how many of its items are taken, and one for how many
+items of all are done. A *seat* is one thread's place at it, an array of int64; the words below say what is in it.
+"""
+
+# mypy: allow-untyped-defs
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+__all__ = ["DONE", "HOLD", "RANGES", "SIZE", "add", "close", "give_up", "leave", "linger", "take"]
+
+JOB, COMING, PATIENCE, ITEMS, MINE, RANGE, COUNT = range(7)  # in a seat: addresses of the numbers of the job and of the
+# one to come (0 for the caller), how often to look, items, those this thread took, its range now, and how many ranges
+LINE = 16  # numbers: two cache lines, for a processor fetches them in pairs
+DONE, HOLD = 0, 1  # in a job, and then a line for each range; HOLD: how long helpers wait when it has begun
+RANGES = 8  # at most
+SIZE = LINE * (1 + RANGES)
+CLOSED = 1 << 40  # more than there are items
+_I64 = ir.IntType(64)
+_IS_X86 = binding.get_process_triple().startswith(("x86_64", "i686"))
+
+
+@intrinsic
+def add(typingctx: Any, address: Any, place: Any, number: Any) -> Any:
+    """Add to number `place` behind `address`, in one step that nobody can come between; returns what it was."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
+        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def look(typingctx: Any, address: Any, place: Any) -> Any:
+    """What number `place` behind `address` is by now."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typingctx: Any) -> Any:
+    """Nothing, for some tens of nanoseconds; a processor that is told so keeps cool."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if _IS_X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@numba.njit
+def take(seat):
+    """An item that nobody else has, or −1."""
+    items, count = seat[ITEMS], seat[COUNT]
+    for _ in range(count):
+        mine = seat[RANGE]
+        item = mine * items // count + add(seat[JOB], LINE * (1 + mine), 1)
+        if item < (mine + 1) * items // count:
+            seat[MINE] += 1
+            return item
+        seat[RANGE] = (mine + 1) % count
+    return -1
+
+
+@numba.njit
+def close(seat):
+    """Let nobody take an item any more; returns how many were taken."""
+    items, count, taken = seat[ITEMS], seat[COUNT], 0
+    for r in range(count):
+        taken += min(add(seat[JOB], LINE * (1 + r), CLOSED), (r + 1) * items // count - r * items // count)
+    return taken
+
+
+@numba.njit
+def linger(coming, patience):
+    """Wait until the caller has taken an item of the job to come, but not for long."""
+    while patience > 0 and look(coming, LINE) == 0:
+        pause()
+        patience -= 1
+    for _ in range(look(coming, HOLD)):
+        pause()
+
+
+@numba.njit
+def give_up(seat):
+    """Say that this thread's items are done."""
+    add(seat[JOB], DONE, seat[MINE])
+    seat[MINE] = 0
+
+
+@numba.njit
+def leave(seat):
+    """Say that this thread's items are done; then a helper waits for the coming job, the caller for the helpers."""
+    patience = seat[PATIENCE]
+    give_up(seat)
+    if seat[COMING] != 0:
+        linger(seat[COMING], patience)
+    else:
+        while patience > 0 and look(seat[JOB], DONE) < seat[ITEMS]:
+            pause()
+            patience -= 1
