@@ -64,21 +64,22 @@ def _few(
     gates: Array, h: Array, c: Array, rows: Any, stairs: FloatStairs, from_zeros: bool, states: list[Array], y: Array
 ) -> tuple[Array, Array]:
     """All steps for a few samples: two compiled calls a step, and NumPy's tanh. Writes states and y."""
-    hidden = gates.shape[2] // 4
+    count, hidden = h.shape
     scale, shift = _squashing(hidden)
     edges, first, direction = stairs.edges[:, 0], int(stairs.first[0]), int(stairs.direction[0])
-    h, c = np.ascontiguousarray(h), np.ascontiguousarray(c)
+    codes, cells = np.empty(y.shape, stairs.first.dtype), np.empty_like(y)
+    h, before, c = h.copy(), np.ones((count, 4 * hidden), np.float32), np.ascontiguousarray(c)
     for t, a in enumerate(gates):
         if t == 0 and from_zeros:
             a *= scale
         else:
-            states.append(rows.step(h, edges, first, direction, scale, a).view(stairs.first.dtype))
+            rows.step(h, before, edges, first, direction, scale, codes[t], a)
+            states.append(codes[t])
         np.tanh(a, out=a)
-        kept = np.empty_like(c)
-        kernels.gates.cell(a, scale, shift, c, kept)
-        h, c = y[t], kept
-        np.tanh(kept, out=h)
-        h *= a[:, 3 * hidden :]
+        kernels.gates.cell(a, scale, shift, c, cells[t])
+        h, before, c = y[t], a, cells[t]
+        np.tanh(c, out=h)
+    h *= before[:, 3 * hidden :]
     return h.copy(), c
 
 

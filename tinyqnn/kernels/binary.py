@@ -5,9 +5,8 @@ them among K, P = K − D agree, so
 
     Σ_k a_k · b_k = P − D = 2·P − K = K − 2·D
 
-One xor, one popcount and one addition on a register of 512 bits do the work of 512 multiplications and additions. Bits
-behind the K-th are 0 in both and never differ. (A processor without a popcount of whole registers counts by carry-save
-addition instead, see `count.py`.)
+Five instructions on registers of 512 bits do the work of 1024 multiplications and additions: `count.py` tells how the
+ones are counted. Bits behind the K-th are 0 in both and never differ.
 """
 
 from __future__ import annotations
@@ -17,33 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels.count import count_xor
+from tinyqnn.kernels.bits import BitGemm
+from tinyqnn.kernels.count import ROWS, count_xor
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
-from tinyqnn.kernels.product import BIT_ROWS, COLS, UNIT, WIDTH, IntegerGemm, Rows, by_taps, in_units, panels
-from tinyqnn.kernels.simd import (
-    HAS_POPCOUNT,
-    apply,
-    at,
-    cyclic,
-    multiples,
-    offsets,
-    outer_with,
-    popcount,
-    put_tile,
-    zeros,
-)
+from tinyqnn.kernels.product import UNIT, UNITS, WIDTH, Rows, by_taps, panels
+from tinyqnn.kernels.simd import apply, cyclic, multiples, offsets, put_tile
+from tinyqnn.kernels.turns import leave, take
 
 __all__ = ["BinaryGemm"]
 
 Array = np.ndarray
 
-BLOCK = 64  # units of k at a time: 8 kB of a panel, and as much of a tile's rows, stay in the L1 cache
-
-
-@jit(forceinline=True)
-def count_differences(acc, a, b):
-    return acc + popcount(a ^ b)
+BLOCK = 64 // UNITS  # words of k at a time: 8 kB of a panel, and less of a tile's rows, stay in the L1 cache
 
 
 @jit(forceinline=True)
@@ -55,41 +40,32 @@ def _make_multiply(rows: int) -> Any:
     """The loop below for tiles of `rows` rows and two vectors of columns."""
 
     @jit
-    def multiply(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
-        depth = len(walk)
-        for k0 in range(0, depth, BLOCK):
-            k1 = min(k0 + BLOCK, depth)
-            for j in range(j0, j1, WIDTH):
-                panel = j * depth
-                for i in range(i0, i1, rows):
-                    row = offsets(places, i, i1 - 1, rows)
-                    if HAS_POPCOUNT:
-                        acc = zeros(a, rows, COLS)
-                        for k in range(k0, k1):
-                            acc = outer_with(count_differences, acc, a, row, at(walk, k), b, panel + k * WIDTH)
-                    else:
-                        acc = count_xor(a, row, 0, walk, k0, k1, b, panel + k0 * WIDTH)
-                    acc = apply(minus_twice, acc, 0)
-                    put_tile(
-                        acc,
-                        y,
-                        multiples(cols, i1 - 1 - i, rows),
-                        i * cols + j,
-                        j1 - j,
-                        k0 == 0,
-                        start,
-                        cyclic(i, i1 - 1, start_rows, cols, rows),
-                        j,
-                    )
+    def multiply(seat, blocks, a, places, walk, b, start, start_rows, cols, y):
+        depth, block = len(walk), take(seat)
+        while block >= 0:
+            i0, i1, j0, j1 = blocks[block]
+            for k0 in range(0, depth, BLOCK):
+                k1 = min(k0 + BLOCK, depth)
+                for j in range(j0, j1, WIDTH):
+                    panel = (j * depth + k0 * WIDTH) * UNITS
+                    for i in range(i0, i1, rows):
+                        row = offsets(places, i, i1 - 1, rows)
+                        acc = apply(minus_twice, count_xor(a, row, 0, walk, k0, k1, b, panel), 0)
+                        put_tile(
+                            acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0, start,
+                            cyclic(i, i1 - 1, start_rows, cols, rows), j,
+                        )  # fmt: skip
+            block = take(seat)
+        leave(seat)
 
     return multiply
 
 
 _multiply_row = _make_multiply(1)
-_multiply_tile = _make_multiply(BIT_ROWS) if BIT_ROWS > 1 else _multiply_row
+_multiply_tile = _make_multiply(ROWS) if ROWS > 1 else _multiply_row
 
 
-class BinaryGemm(IntegerGemm):
+class BinaryGemm(BitGemm):
     """`x · wᵀ` for matrices of +1 and −1: `w` (N, K) packed once, `x` (M, K), the result (M, N) int32, exact.
 
     Any numeric dtype will do; int8 and float32 are packed fastest. `w` may be (N, taps, C), whose every tap begins a
@@ -101,8 +77,6 @@ class BinaryGemm(IntegerGemm):
     >>> g.multiply(p).tolist()
     [[1, 1]]
     """
-
-    width = WIDTH
 
     def __init__(self, w: Any) -> None:
         signs = by_taps(w)
@@ -135,8 +109,6 @@ class BinaryGemm(IntegerGemm):
         check_signs(x)
         return x.astype(np.int8)
 
-    units = staticmethod(words_of)
-
     def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
         """Rows of signs (R, C) to `targets` in a new array of `size` words, with 0 everywhere else."""
         words = np.zeros(size, np.uint64)
@@ -148,25 +120,8 @@ class BinaryGemm(IntegerGemm):
         table = np.full((1, len(missing) if missing is not None else 1, self.shape[0]), self.shape[1], np.int64)
         return (table if missing is None else table - missing.astype(np.int64) @ self.tap_sums).astype(np.int32)
 
-    def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
-        multiply = _multiply_tile if packed.shape[0] > BIT_ROWS // 2 else _multiply_row
+    def loop(self, packed: Rows, part: int) -> tuple[Callable[..., object], tuple[Any, ...], int]:
+        multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row
         start = (self.start if packed.start is None else packed.start)[0]
-        data, places, walk, _ = in_units(packed)
-
-        def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(
-                i0,
-                i1,
-                j0,
-                j1,
-                data,
-                places,
-                walk,
-                self.panels,
-                start.reshape(-1),
-                len(start),
-                self.shape[0],
-                y,
-            )
-
-        return compiled
+        arguments = (packed.data, packed.places, packed.walk, self.panels, start.reshape(-1), len(start))
+        return multiply, arguments, 1

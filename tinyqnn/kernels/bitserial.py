@@ -33,29 +33,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels.count import count_and
+from tinyqnn.kernels.bits import BitGemm
+from tinyqnn.kernels.count import ROWS, count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
-from tinyqnn.kernels.product import BIT_ROWS, COLS, UNIT, WIDTH, IntegerGemm, Rows, by_taps, in_units, panels
-from tinyqnn.kernels.simd import (
-    HAS_POPCOUNT,
-    add_to_rows,
-    apply,
-    at,
-    cyclic,
-    multiples,
-    offsets,
-    outer_with,
-    popcount,
-    put_tile,
-    zeros,
-)
+from tinyqnn.kernels.product import COLS, UNIT, UNITS, WIDTH, Rows, by_taps, panels
+from tinyqnn.kernels.simd import add_to_rows, apply, cyclic, multiples, offsets, popcount, put_tile, zeros
+from tinyqnn.kernels.turns import leave, take
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
 Array = np.ndarray
 
-BLOCK = 64  # units of k at a time, over all planes
+BLOCK = 64 // UNITS  # words of k at a time, over all planes
 KINDS = ("binary", "ternary", "signed", "unsigned", "midrise", "zoom", "residual")
 
 
@@ -123,11 +113,6 @@ class Alphabet(NamedTuple):
 
 
 @jit(forceinline=True)
-def count_both(acc, a, b):
-    return acc + popcount(a & b)
-
-
-@jit(forceinline=True)
 def shifted(acc, bits):
     return acc << bits
 
@@ -154,68 +139,44 @@ def _make_multiply(rows: int) -> Any:
 
     @jit
     def multiply(
-        i0,
-        i1,
-        j0,
-        j1,
-        a,
-        places,
-        walk,
-        plane_size,
-        b,
-        planes,
-        pairs,
-        start,
-        start_rows,
-        constant,
-        x_planes,
-        x_weights,
-        cols,
-        y,
-    ):
-        depth, block = len(walk), max(8, BLOCK // planes)
-        terms = np.zeros(i1 - i0, np.int64)
-        if constant != 0:
-            for i in range(i0, i1):
-                terms[i - i0] = constant * _row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
-        for k0 in range(0, depth, block):
-            k1 = min(k0 + block, depth)
-            for j in range(j0, j1, WIDTH):
-                for i in range(i0, i1, rows):
-                    row, acc = offsets(places, i, i1 - 1, rows), zeros(a, rows, COLS)
-                    for pair in range(len(pairs)):
-                        w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
-                        if up != 0:
-                            acc = apply(shifted, acc, up)
-                        if flip != 0:
-                            acc = apply(minus, acc, 0)
-                        if w_plane < 0:
-                            continue  # behind the last pair: the shift for its own weight
-                        panel, base = (j * planes + w_plane * WIDTH) * depth, x_plane * plane_size
-                        if HAS_POPCOUNT:
-                            for k in range(k0, k1):
-                                acc = outer_with(count_both, acc, a, row, base + at(walk, k), b, panel + k * WIDTH)
-                        else:
-                            acc = acc + count_and(a, row, base, walk, k0, k1, b, panel + k0 * WIDTH)
-                    if constant != 0 and k0 == 0:
-                        acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
-                    put_tile(
-                        acc,
-                        y,
-                        multiples(cols, i1 - 1 - i, rows),
-                        i * cols + j,
-                        j1 - j,
-                        k0 == 0,
-                        start,
-                        cyclic(i, i1 - 1, start_rows, cols, rows),
-                        j,
-                    )
+        seat, blocks, a, places, walk, plane_size, b, planes, pairs, start, start_rows, constant, x_planes, x_weights,
+        cols, y,
+    ):  # fmt: skip
+        depth, span, block = len(walk), max(4, BLOCK // planes), take(seat)
+        while block >= 0:
+            i0, i1, j0, j1 = blocks[block]
+            terms = np.zeros(i1 - i0, np.int64)
+            if constant != 0:
+                for i in range(i0, i1):
+                    terms[i - i0] = constant * _row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
+            for k0 in range(0, depth, span):
+                k1 = min(k0 + span, depth)
+                for j in range(j0, j1, WIDTH):
+                    for i in range(i0, i1, rows):
+                        row, acc = offsets(places, i, i1 - 1, rows), zeros(b, rows, COLS)
+                        for pair in range(len(pairs)):
+                            w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
+                            if up != 0:
+                                acc = apply(shifted, acc, up)
+                            if flip != 0:
+                                acc = apply(minus, acc, 0)
+                            if w_plane >= 0:  # else behind the last pair: the shift for its own weight
+                                panel = ((j * planes + w_plane * WIDTH) * depth + k0 * WIDTH) * UNITS
+                                acc = acc + count_and(a, row, x_plane * plane_size, walk, k0, k1, b, panel)
+                        if constant != 0 and k0 == 0:
+                            acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
+                        put_tile(
+                            acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0, start,
+                            cyclic(i, i1 - 1, start_rows, cols, rows), j,
+                        )  # fmt: skip
+            block = take(seat)
+        leave(seat)
 
     return multiply
 
 
 _multiply_row = _make_multiply(1)
-_multiply_tile = _make_multiply(BIT_ROWS) if BIT_ROWS > 1 else _multiply_row
+_multiply_tile = _make_multiply(ROWS) if ROWS > 1 else _multiply_row
 
 
 def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
@@ -236,7 +197,7 @@ def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
     return np.array(table, np.int64)
 
 
-class BitSerialGemm(IntegerGemm):
+class BitSerialGemm(BitGemm):
     """`x · wᵀ` for codes of any kinds and widths, in 1-bit planes: `codes` (N, K) packed once, `x` (M, K).
 
     codes, bits, kind      the weights: one of the kinds in the table above, and their width
@@ -253,8 +214,6 @@ class BitSerialGemm(IntegerGemm):
     >>> BitSerialGemm(np.array([[-2, 1]]), 2, "midrise")(np.array([[1, 3]])).tolist()  # −3 · 1 + 3 · 3
     [[6]]
     """
-
-    width = WIDTH
 
     def __init__(
         self, codes: Any, bits: int, kind: str = "signed", x_bits: int | None = None, x_kind: str = "unsigned"
@@ -311,8 +270,6 @@ class BitSerialGemm(IntegerGemm):
         """The activations' values, (M, K), or (x_bits, M, K) for ResQ; for the twin."""
         return self.x_alphabet.values(self.x_alphabet.check(x, "activations"))
 
-    units = staticmethod(words_of)
-
     def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
         """Rows of codes (R, C) to `targets` in new planes of `size` words, with 0 everywhere else."""
         words = np.zeros(len(self.x_alphabet.planes) * size, np.uint64)
@@ -335,37 +292,15 @@ class BitSerialGemm(IntegerGemm):
         w, x = self.values.reshape(-1, *self.shape), packed.data.reshape(-1, *packed.shape)
         return x[part % len(x)], w[part // len(x)]
 
-    def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
-        multiply = _multiply_tile if packed.shape[0] > BIT_ROWS // 2 else _multiply_row
+    def loop(self, packed: Rows, part: int) -> tuple[Callable[..., object], tuple[Any, ...], int]:
+        multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row
         planes, (w, x) = len(self.alphabet.planes), self.parts[part]
         pairs, constant = plan_pairs(w, x), self.alphabet.constant
         x_planes, x_weights = (np.array(column, np.int64) for column in zip(*x))
         start = (self.start if packed.start is None else packed.start)[part]
-        data, places, walk, plane_size = in_units(packed)
-
-        def compiled(i0: int, i1: int, j0: int, j1: int, y: Array) -> None:
-            multiply(
-                i0,
-                i1,
-                j0,
-                j1,
-                data,
-                places,
-                walk,
-                plane_size,
-                self.panels,
-                planes,
-                pairs,
-                start.reshape(-1),
-                len(start),
-                constant,
-                x_planes,
-                x_weights,
-                self.shape[0],
-                y,
-            )
-
-        return compiled
+        rows = packed.data, packed.places, packed.walk, packed.plane_size
+        weights = (self.panels, planes, pairs, start.reshape(-1), len(start), constant, x_planes, x_weights)
+        return multiply, (*rows, *weights), len(w) * len(x)
 
 
 def _parts(alphabet: Alphabet) -> list[list[tuple[int, int]]]:

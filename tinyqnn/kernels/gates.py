@@ -1,21 +1,18 @@
 """A state times its weights, a few rows at a time: what an LSTM does at every step, without a detour.
 
-For one row the time goes into reading the weights, and into everything that a call does besides. So the weights lie as
-planes of bits, word k of all outputs side by side, and one call does it all: codes to bits, products of bits, and the
-factor. The sums are those of `bitserial.py`:
-
-    w = Σ_i p_i · W_i + c,   x = Σ_j q_j · X_j + d
-    Σ w·x = Σ_ij p_i · q_j · popcount(W_i and X_j) + d · Σ w' + c · Σ x' + K·c·d
+For one row the time goes into reading the weights, and into everything that a call does besides. So one call does it
+all: codes to bits, the products of bits of `bitserial.py`, and the factor.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyqnn.kernels.bitserial import Alphabet
+from tinyqnn.kernels.bitserial import BitSerialGemm, minus, plan_pairs, shifted
+from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
-from tinyqnn.kernels.pack import pack_words
-from tinyqnn.kernels.simd import popcount
+from tinyqnn.kernels.product import COLS, UNITS, WIDTH
+from tinyqnn.kernels.simd import apply, multiples, popcount, put_tile, test_bits, zeros
 
 __all__ = ["BitRows", "cell"]
 
@@ -34,41 +31,38 @@ class BitRows:
     """
 
     def __init__(self, codes: Array, bits: int, kind: str, x_bits: int, x_kind: str, factor: Array) -> None:
-        w, x = Alphabet.of(kind, bits), Alphabet.of(x_kind, x_bits)
         if "residual" in (kind, x_kind):
             raise ValueError("residual codes have a scale for each plane; use BitSerialGemm")
-        self.shape = codes.shape
-        octets = w.check(codes, "weights")
-        planes = np.stack([octets >> plane & 1 for plane in w.planes])
-        self.planes = np.ascontiguousarray(pack_words(planes).transpose(0, 2, 1))  # (planes, words, N)
-        inner = np.tensordot(np.array(w.weights, np.int64), planes.sum(-1, dtype=np.int64), 1)  # Σ w' of each output
-        self.start = x.constant * (inner + codes.shape[1] * w.constant)
-        self.weights, self.constant = np.array(w.weights, np.int64), w.constant
-        self.x_planes, self.x_weights = np.array(x.planes, np.int64), np.array(x.weights, np.int64)
-        self.factor = np.broadcast_to(np.asarray(factor, np.float64), codes.shape[:1]).copy()
+        g = BitSerialGemm(codes, bits, kind, x_bits, x_kind)
+        (w, x), self.shape = g.parts[0], g.shape
+        self.panels, self.pairs, self.start = g.panels, plan_pairs(w, x), g.start.reshape(-1)
+        self.planes, self.constant = len(w), g.alphabet.constant
+        self.x_planes, self.x_weights = (np.array(of, np.int64) for of in (g.x_alphabet.planes, g.x_alphabet.weights))
+        self.factor = np.broadcast_to(np.asarray(factor, np.float64), self.shape[:1]).copy()
 
     def __call__(self, x: Array, to: Array | None = None) -> Array:
         """The product, or `to` (M, N) with the product added to it."""
         out = np.zeros((len(x), self.shape[0]), np.float32) if to is None else to
         _rows(
-            x.view(np.int8), self.planes, self.start, self.weights, self.constant, self.x_planes, self.x_weights,
-            self.factor, out,
+            x.view(np.int8), self.panels, self.planes, self.pairs, self.start, self.constant, self.x_planes,
+            self.x_weights, self.factor, out,
         )  # fmt: skip
         return out
 
-    def step(self, h: Array, edges: Array, first: int, direction: int, scale: Array, to: Array) -> Array:
-        """A step of an LSTM up to tanh: codes of h, their product added to the gates `to`, all times `scale`.
+    def step(
+        self, h: Array, before: Array, edges: Array, first: int, direction: int, scale: Array, codes: Array, to: Array
+    ) -> None:
+        """A step of an LSTM up to tanh: h itself, its codes, their product added to the gates, all times `scale`.
 
-        h                         (M, K) float32
+        h                         (M, K) float32: tanh(c), multiplied here with the gate o of `before`
+        before, to                (M, 4K) the gates of the step before and of this one
         edges, first, direction   the stairs of its code, see `requantize.py`
-        returns the codes, (M, K) int8 or the bytes of uint8
+        codes                     (M, K) int8 or uint8, written
         """
-        codes = np.empty(h.shape, np.int8)
         _step(
-            h, edges, first, direction, codes, self.planes, self.start, self.weights, self.constant, self.x_planes,
-            self.x_weights, self.factor, scale, to,
+            h, before, edges, first, direction, codes.view(np.int8), self.panels, self.planes, self.pairs, self.start,
+            self.constant, self.x_planes, self.x_weights, self.factor, scale, to,
         )  # fmt: skip
-        return codes
 
 
 @jit
@@ -84,17 +78,23 @@ def cell(a, scale, shift, c, out):
 
 
 @jit
-def _step(h, edges, first, direction, codes, planes, start, weights, constant, x_planes, x_weights, factor, scale, out):
-    counts = np.empty(h.shape[1], np.int32)
+def _step(
+    h, before, edges, first, direction, codes, panels, planes, pairs, start, constant, x_planes, x_weights, factor,
+    scale, out,
+):  # fmt: skip
+    hidden = h.shape[1]
+    counts = np.empty(hidden, np.int32)
     for m in range(len(h)):
-        row, code = h[m], codes[m]
+        row, code, o = h[m], codes[m], before[m, 3 * hidden :]
+        for i in range(hidden):
+            row[i] *= o[i]
         counts[:] = 0
         for edge in edges:
-            for i in range(len(row)):
+            for i in range(hidden):
                 counts[i] += np.int32(row[i] >= edge)
-        for i in range(len(row)):
+        for i in range(hidden):
             code[i] = first + direction * counts[i]
-    _rows(codes, planes, start, weights, constant, x_planes, x_weights, factor, out)
+    _rows(codes, panels, planes, pairs, start, constant, x_planes, x_weights, factor, out)
     for m in range(len(out)):
         line = out[m]
         for o in range(len(line)):
@@ -102,46 +102,31 @@ def _step(h, edges, first, direction, codes, planes, start, weights, constant, x
 
 
 @jit
-def _count(planes, words, counts):
-    """counts[o] = Σ_k popcount(planes[k, o] and words[k]), four k at a time."""
-    depth, n = planes.shape
-    counts[:] = 0
-    k = 0
-    while k + 4 <= depth:
-        p0, p1, p2, p3 = planes[k], planes[k + 1], planes[k + 2], planes[k + 3]
-        w0, w1, w2, w3 = words[k], words[k + 1], words[k + 2], words[k + 3]
-        for o in range(n):
-            two = np.int64(popcount(p0[o] & w0)) + np.int64(popcount(p1[o] & w1))
-            counts[o] += two + (np.int64(popcount(p2[o] & w2)) + np.int64(popcount(p3[o] & w3)))
-        k += 4
-    while k < depth:
-        plane, word = planes[k], words[k]
-        for o in range(n):
-            counts[o] += np.int64(popcount(plane[o] & word))
-        k += 1
-
-
-@jit
-def _rows(x, planes, start, weights, constant, x_planes, x_weights, factor, out):
-    depth, n = planes.shape[1], planes.shape[2]
-    words, counts, total = np.empty(depth, np.uint64), np.empty(n, np.int64), np.empty(n, np.int64)
+def _rows(x, panels, planes, pairs, start, constant, x_planes, x_weights, factor, out):
+    depth, n = -(-x.shape[1] // 64), len(start)
+    row, words = np.zeros(64 * depth, np.int8), np.empty(len(x_planes) * depth, np.uint64)
+    total, walk, first = np.empty(n, np.int32), np.arange(depth), multiples(0, 0, 1)
     for m in range(len(x)):
-        row, ones = x[m], 0
-        total[:] = start
+        row[: x.shape[1]] = x[m]
+        ones = 0
         for j in range(len(x_planes)):
-            bit = x_planes[j]
             for k in range(depth):
-                word = np.uint64(0)
-                for i in range(64 * k, min(64 * k + 64, len(row))):
-                    word |= np.uint64((row[i] >> bit) & 1) << np.uint64(i - 64 * k)
-                words[k] = word
+                word = test_bits(row, 64 * k, x_planes[j])
+                words[j * depth + k] = word
                 ones += x_weights[j] * np.int64(popcount(word))
-            for p in range(len(weights)):
-                _count(planes[p], words, counts)
-                weight = weights[p] * x_weights[j]
-                for o in range(n):
-                    total[o] += weight * counts[o]
         ones *= constant
+        for j in range(0, n, WIDTH):
+            acc = zeros(panels, 1, COLS)
+            for pair in range(len(pairs)):
+                w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
+                if up != 0:
+                    acc = apply(shifted, acc, up)
+                if flip != 0:
+                    acc = apply(minus, acc, 0)
+                if w_plane >= 0:
+                    panel = (j * planes + w_plane * WIDTH) * depth * UNITS
+                    acc = acc + count_and(words, first, x_plane * depth, walk, 0, depth, panels, panel)
+            put_tile(acc, total, first, j, n - j, True, start, first, j)
         line = out[m]
         for o in range(n):
-            line[o] += np.float32(factor[o] * np.float64(total[o] + ones))
+            line[o] += np.float32(factor[o] * np.float64(np.int32(total[o] + ones)))

@@ -446,6 +446,7 @@ _X86 = binding.get_process_triple().startswith(("x86_64", "i686"))
 _PAIR_DOTS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
 _PAIR_DOT = _PAIR_DOTS[LANES] if _X86 and (LANES < 16 or "avx512bw" in _FEATURES) else ""
 HAS_TERNARY_LOGIC = LANES == 16
+HAS_LOOK_UP = LANES == 16 and "avx512bw" in _FEATURES  # of 64 bytes at once
 
 
 def _element(array_type: Any) -> IntVector:
@@ -614,8 +615,9 @@ def dot_bytes(typingctx: Any, acc: Any, x: Any, y: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def zeros(typingctx: Any, a: Any, rows: Any, cols: Any) -> Any:
-    """A tile of zeros for sums over the numbers of array `a`."""
-    tile = IntTile(rows.literal_value, cols.literal_value, _element(a))
+    """A tile of zeros for sums over the numbers of array `a`: `rows` rows, or one for each entry of a tuple."""
+    count = rows.count if isinstance(rows, types.BaseTuple) else rows.literal_value
+    tile = IntTile(count, cols.literal_value, _element(a))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return ir.Constant(ir.ArrayType(tile.element.llvm, tile.rows * tile.cols), None)
@@ -645,6 +647,52 @@ def outer_with(typingctx: Any, step: Any, acc: Any, a: Any, rows: Any, i: Any, b
         return acc_
 
     return acc(step, acc, a, rows, types.intp, b, types.intp), codegen
+
+
+@intrinsic
+def carried(typingctx: Any, odd: Any, left: Any, ones: Any) -> Any:
+    """Where `odd` has a 1 the opposite of `left`, elsewhere `ones`: the carry of three bits, see `count.py`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        odd_, left_, ones_ = args
+        if HAS_TERNARY_LOGIC:
+            name = f"llvm.x86.avx512.pternlog.{'q' if odd.bits == 64 else 'd'}.512"
+            kind = ir.FunctionType(odd.llvm, [odd.llvm] * 3 + [_I32])
+            logic = cgutils.get_or_insert_function(builder.module, kind, name)
+            return builder.call(logic, [odd_, left_, ones_, ir.Constant(_I32, 0x3A)])
+        return builder.or_(builder.and_(odd_, builder.not_(left_)), builder.and_(builder.not_(odd_), ones_))
+
+    return odd(odd, odd, odd), codegen
+
+
+@intrinsic
+def outer_twice(typingctx: Any, step: Any, low: Any, high: Any, a: Any, rows: Any, i: Any, b: Any, j: Any) -> Any:
+    """`outer_with` for the two halves k and k + 1 of a word: `low, high = step(low, high, a_k, b_k, a_k+1, b_k+1)`.
+
+    a_k is the lower half of `a[rows[r] + i]`, 64 bits; b_k+1 stands behind the tile's width of b_k, 32 bits each.
+    """
+    vector_, tile = low.element, low
+    step_sig = typingctx.resolve_function_type(step, (vector_,) * 6, {})
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        call = context.get_function(step, step_sig)
+        _, low_, high_, _, rows_, i_, _, j_ = args
+        a_ = _data(context, builder, sig.args[3], args[3])
+        b_ = _data(context, builder, sig.args[6], args[6])
+        row = [_int_load(builder, vector_, _at(builder, b_, j_, n * vector_.lanes)) for n in range(2 * tile.cols)]
+        for r in range(tile.rows):
+            place = builder.bitcast(_at(builder, a_, builder.extract_value(rows_, r), i_), _I32.as_pointer())
+            first, second = (_int_splat(builder, vector_, builder.load(_at(builder, place, half))) for half in (0, 1))
+            for n in range(tile.cols):
+                k = r * tile.cols + n
+                sums = [builder.extract_value(low_, k), builder.extract_value(high_, k)]
+                pair = call(builder, [*sums, first, row[n], second, row[tile.cols + n]])
+                low_ = builder.insert_value(low_, builder.extract_value(pair, 0), k)
+                high_ = builder.insert_value(high_, builder.extract_value(pair, 1), k)
+        return context.make_tuple(builder, sig.return_type, [low_, high_])
+
+    result = types.UniTuple(low, 2)
+    return result(step, low, high, a, rows, types.intp, b, types.intp), codegen
 
 
 @intrinsic
@@ -885,3 +933,27 @@ def add_picked(typingctx: Any, acc: Any, table: Any, i: Any, w: Any, place: Any)
         return builder.select(negative, builder.sub(acc_, product), builder.add(acc_, product))
 
     return acc(acc, table, types.intp, w, types.intp), codegen
+
+
+@intrinsic
+def nibbles(typingctx: Any, w: Any, place: Any) -> Any:
+    """With place 0 the lower half of every byte, with place 4 the upper one; the other half becomes 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        shifted = builder.lshr(args[0], _int_splat(builder, w, builder.trunc(args[1], _I32)))
+        return builder.and_(shifted, _constant(w, 0x0F0F0F0F))
+
+    return w(w, types.intp), codegen
+
+
+@intrinsic
+def look_up(typingctx: Any, table: Any, places: Any) -> Any:
+    """`table[place]` for every byte, 0 … 15, of `places`; a table is sixteen bytes, in each quarter of a register."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        octets = ir.VectorType(ir.IntType(8), 4 * LANES)
+        kind = ir.FunctionType(octets, [octets] * 2)
+        shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pshuf.b.512")
+        return builder.bitcast(builder.call(shuffle, [builder.bitcast(arg, octets) for arg in args]), ints.llvm)
+
+    return ints(ints, ints), codegen
