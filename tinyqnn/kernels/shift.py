@@ -12,7 +12,9 @@ One row: weights are read once, so their bytes count: eight of them, 4 bits each
 x_k the sixteen things that a weight can make of it, ±(x_k << s), are written down, and each output picks its own.
 
 No multiplication is left, but that alone makes nothing faster on a processor whose multipliers work while one looks:
-what is gained on the one row is gained by moving 4 bits where float32 moves 32.
+what is gained on the one row is gained by moving 4 bits where float32 moves 32. Where a processor looks up 64 bytes and
+multiplies 64 at once, doing just that is twice as fast as shifting, so there one row is multiplied: 2^s is 4 · 2^(s−2),
+or 1, and both are bytes that 4 bits can be looked up as. The weights in memory are the same, and so are the results.
 """
 
 from __future__ import annotations
@@ -22,10 +24,25 @@ from typing import Any
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.jit import get_num_threads, jit, run, share
 from tinyqnn.kernels.pack import as_bytes
 from tinyqnn.kernels.product import Rows, by_taps, check_depth
-from tinyqnn.kernels.simd import LANES, add_picked, add_shifted, at, int_load, int_store, widen_bytes
+from tinyqnn.kernels.simd import (
+    HAS_BYTE_DOT,
+    HAS_LOOK_UP,
+    LANES,
+    add_picked,
+    add_shifted,
+    at,
+    dot_bytes,
+    int_load,
+    int_splat,
+    int_store,
+    look_up,
+    nibbles,
+    widen_bytes,
+)
+from tinyqnn.kernels.turns import leave, take
 
 __all__ = ["ShiftGemm"]
 
@@ -35,6 +52,10 @@ BATCH, PANEL = 4 * LANES, 4 * LANES  # rows of x, or outputs of one row, side by
 MOST = 255  # signed bytes whose sum fits 16 bits
 SHIFTS = np.array([0, 2, 3, 4, 5, 6, 7, 8], np.int32)  # of twice the weights ½, 2, 4, …
 FEW = 8  # rows of x up to which each is multiplied alone
+BY_BYTES = HAS_LOOK_UP and HAS_BYTE_DOT  # is one row multiplied?
+_FOURS = np.array([0, 1, 2, 4, 8, 16, 32, 64])  # 2^s = 4 · _FOURS[n] + _ONES[n]
+_ONES = np.array([1, 0, 0, 0, 0, 0, 0, 0])
+_BYTES = np.concatenate([np.tile([*t, *-t], 4) for t in (_FOURS, _ONES)]).astype(np.int8).view(np.int32)
 
 
 @jit
@@ -74,35 +95,62 @@ def _multiply_batch(n0, n1, x, order, segments, starts, y, rows, i0, cols):
 
 
 @jit
-def _multiply_row(p0, p1, table, groups, w, y, cols):
-    """Panels p0 … p1 of y, of four vectors, for one row of x: a word of w has eight weights."""
-    part = np.empty(PANEL, np.int32)
-    for p in range(p0, p1):
-        i = p * groups * PANEL
+def _shift_row(seat, table, groups, w, y, cols):
+    """Panels of y, of four vectors, for one row of x: a word of w has eight weights."""
+    part, panel = np.empty(PANEL, np.int32), take(seat)
+    while panel >= 0:
+        i = panel * groups * PANEL
         a = b = c = d = int_load(part, 0) - int_load(part, 0)
         for g in range(groups):
-            w0, w1, w2, w3 = (
-                int_load(w, i),
-                int_load(w, i + LANES),
-                int_load(w, i + 2 * LANES),
-                int_load(w, i + 3 * LANES),
-            )
+            w0, w1 = int_load(w, i), int_load(w, i + LANES)
+            w2, w3 = int_load(w, i + 2 * LANES), int_load(w, i + 3 * LANES)
             for k in range(8):
-                a, b = (
-                    add_picked(a, table, (8 * g + k) * 16, w0, 4 * k),
-                    add_picked(b, table, (8 * g + k) * 16, w1, 4 * k),
-                )
-                c, d = (
-                    add_picked(c, table, (8 * g + k) * 16, w2, 4 * k),
-                    add_picked(d, table, (8 * g + k) * 16, w3, 4 * k),
-                )
+                x = (8 * g + k) * 16
+                a, b = add_picked(a, table, x, w0, 4 * k), add_picked(b, table, x, w1, 4 * k)
+                c, d = add_picked(c, table, x, w2, 4 * k), add_picked(d, table, x, w3, 4 * k)
             i += PANEL
         int_store(a, part, 0)
         int_store(b, part, LANES)
         int_store(c, part, 2 * LANES)
         int_store(d, part, 3 * LANES)
-        for n in range(p * PANEL, min((p + 1) * PANEL, cols)):
-            y[n] = part[n - p * PANEL]
+        for n in range(panel * PANEL, min((panel + 1) * PANEL, cols)):
+            y[n] = part[n - panel * PANEL]
+        panel = take(seat)
+    leave(seat)
+
+
+@jit(forceinline=True)
+def _add_eight(total, w, even, odd, table):
+    """Eight weights a lane, looked up: those in bytes' lower halves times x_0 x_2 x_4 x_6, in upper ones the others."""
+    total = dot_bytes(total, even, look_up(table, nibbles(w, 0)))
+    return dot_bytes(total, odd, look_up(table, nibbles(w, 4)))
+
+
+@jit
+def _multiply_row(seat, x, tables, groups, w, start, y, cols):
+    """The same with products of bytes: x has four even bytes and four odd ones of each eight as two words."""
+    part, panel = np.empty(PANEL, np.int32), take(seat)
+    fours, ones = int_load(tables, 0), int_load(tables, LANES)
+    while panel >= 0:
+        i = panel * groups * PANEL
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = fours - fours
+        for g in range(groups):
+            even, odd = int_splat(fours, at(x, 2 * g)), int_splat(fours, at(x, 2 * g + 1))
+            w0, w1 = int_load(w, i), int_load(w, i + LANES)
+            w2, w3 = int_load(w, i + 2 * LANES), int_load(w, i + 3 * LANES)
+            a0, b0 = _add_eight(a0, w0, even, odd, fours), _add_eight(b0, w0, even, odd, ones)
+            a1, b1 = _add_eight(a1, w1, even, odd, fours), _add_eight(b1, w1, even, odd, ones)
+            a2, b2 = _add_eight(a2, w2, even, odd, fours), _add_eight(b2, w2, even, odd, ones)
+            a3, b3 = _add_eight(a3, w3, even, odd, fours), _add_eight(b3, w3, even, odd, ones)
+            i += PANEL
+        int_store(a0 + a0 + a0 + a0 + b0, part, 0)
+        int_store(a1 + a1 + a1 + a1 + b1, part, LANES)
+        int_store(a2 + a2 + a2 + a2 + b2, part, 2 * LANES)
+        int_store(a3 + a3 + a3 + a3 + b3, part, 3 * LANES)
+        for n in range(panel * PANEL, min((panel + 1) * PANEL, cols)):
+            y[n] = start[n] + part[n - panel * PANEL]
+        panel = take(seat)
+    leave(seat)
 
 
 class ShiftGemm:
@@ -131,15 +179,19 @@ class ShiftGemm:
         if not self.compiled:
             return
         self.nibbles = _nibbles(octets)
+        self.weight_sums = self.values.sum(-1, dtype=np.int64)
+        self.row_start = (0 if unsigned else -128 * self.weight_sums) + np.zeros(len(octets), np.int64)
         self.order, self.segments, self.starts = _sorted_by_shift(octets < 0, shift)
 
     def pack(self, x: Any) -> Rows:
-        """Activations (M, K): rows side by side where there are many, K after K."""
+        """Activations (M, K): rows side by side where there are many, K after K; else row by row."""
         x = np.asarray(x)
         if x.ndim != 2 or x.shape[1] != self.shape[1]:
             raise ValueError(f"expected activations (M, {self.shape[1]}), got {x.shape}")
         low, high = (0, 255) if self.unsigned else (-128, 127)
         octets = as_bytes(x, low, high, "activations")
+        if self.compiled and len(x) <= FEW and BY_BYTES:
+            return Rows(x.shape, _halves(octets if self.unsigned else octets ^ np.int8(-128)))
         if not self.compiled or len(x) <= FEW:
             return Rows(x.shape, (octets.view(np.uint8) if self.unsigned else octets).astype(np.int32))
         if self.unsigned:  # the loops add signed bytes: 128 less, and Σ w · 128 more
@@ -169,15 +221,14 @@ class ShiftGemm:
         return y
 
     def _row(self, x: Array, y: Array) -> None:
-        groups = -(-len(x) // 8)
+        panels, groups = -(-len(y) // PANEL), -(-self.shape[1] // 8)
+        if BY_BYTES:
+            share(_multiply_row, panels, x, _BYTES, groups, self.nibbles, self.row_start, y, len(y))
+            return
         table = np.zeros((8 * groups, 16), np.int32)
         np.left_shift(x[:, None], SHIFTS, out=table[: len(x), :8])
         np.negative(table[:, :8], out=table[:, 8:])
-
-        def body(first: int, last: int) -> None:
-            _multiply_row(first, last, table.reshape(-1), groups, self.nibbles, y, len(y))
-
-        run(body, -(-len(y) // PANEL))
+        share(_shift_row, panels, table.reshape(-1), groups, self.nibbles, y, len(y))
 
     def _batches(self, blocks: Array, m: int, y: Array) -> None:
         n, flat = self.shape[0], y.reshape(-1)
@@ -201,10 +252,22 @@ class ShiftGemm:
 
         run(body, len(items), 1)
         if self.unsigned:
-            y += (128 * self.values.sum(-1, dtype=np.int64)).astype(np.int32)
+            y += (128 * self.weight_sums).astype(np.int32)
 
     def __call__(self, x: Any) -> Array:
         return self.multiply(self.pack(x))
+
+
+def _halves(octets: Array) -> Array:
+    """Bytes (M, K) -> words (M, K/4): of each eight bytes those in even places, then those in odd ones.
+
+    >>> _halves(np.arange(8, dtype=np.int8)[None]).tobytes().hex()
+    '0002040601030507'
+    """
+    m, k = octets.shape
+    padded = np.zeros((m, -(-k // 8) * 8), np.int8)
+    padded[:, :k] = octets
+    return np.ascontiguousarray(padded.reshape(m, -1, 4, 2).swapaxes(2, 3)).reshape(m, -1).view(np.int32)
 
 
 def _nibbles(codes: Array) -> Array:
