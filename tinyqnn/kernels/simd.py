@@ -616,7 +616,7 @@ def dot_bytes(typingctx: Any, acc: Any, x: Any, y: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def zeros(typingctx: Any, a: Any, rows: Any, cols: Any) -> Any:
     """A tile of zeros for sums over the numbers of array `a`: `rows` rows, or one for each entry of a tuple."""
-    count = rows.count if isinstance(rows, types.BaseTuple) else rows.literal_value
+    count = rows.count if isinstance(rows, types.UniTuple) else rows.literal_value
     tile = IntTile(count, cols.literal_value, _element(a))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
