@@ -128,8 +128,8 @@ def searches(cells: list[Cell]) -> str:
 
 def scale(c: Comparison) -> str:
     """How much was learned from what, in a sentence."""
+    retraining = f"{c.retrain_epochs} of retraining" + (f", {1 + c.widen} times at most" if c.widen else "")
     return (
-        f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images, {c.epochs} epochs in float; then "
-        f"{c.search_epochs} of search and {c.retrain_epochs} of retraining for ours, and {c.retrain_epochs} with each "
-        f"layer that is widened, {c.more} more for the others"
+        f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images; epochs: {c.epochs} in float, then for "
+        f"ours {c.search_epochs} of search and {retraining}, for all others {c.more}"
     )
