@@ -130,6 +130,6 @@ def scale(c: Comparison) -> str:
     """How much was learned from what, in a sentence."""
     retraining = f"{c.retrain_epochs} of retraining" + (f", {1 + c.widen} times at most" if c.widen else "")
     return (
-        f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images; epochs: {c.epochs} in float, then for "
-        f"ours {c.search_epochs} of search and {retraining}, for all others {c.more}"
+        f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images; epochs: {c.epochs} in float, then "
+        f"for ours {c.search_epochs} of search and {retraining}, for all others {c.more}"
     )
