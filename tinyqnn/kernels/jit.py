@@ -292,7 +292,7 @@ def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) 
         chunk = -(-items // (4 * _pool.threads))
 
     size = chunk
-    if _pool.alone() or items <= size or getattr(numba.config, "DISABLE_JIT", 0):
+    if _pool.alone() or items <= size or getattr(numba.config, "DISABLE_JIT", False):
         for first in range(0, items, size):
             body(first, min(first + size, items))
         return
