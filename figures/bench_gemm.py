@@ -33,7 +33,7 @@ PARTS = ("gemm", "gemv", "layer", "choice", "calls")
 
 
 def measure(parts: list[str]) -> None:
-    """Write bench_gemm.json, of which the parts not named stay as they were."""
+    """Write bench_gemm.json, of which the parts not named stay as they were; `measured` says where each is from."""
     from tinyqnn.bench import gemm
     from tinyqnn.provenance import environment
 
@@ -44,7 +44,9 @@ def measure(parts: list[str]) -> None:
     kept = [row for row in before["cases"] if row["group"] not in groups]
     rows = sorted(results["cases"] + kept, key=lambda row: PARTS.index(row["group"]))
     calls = gemm.first_calls() if "calls" in parts else before["first_calls"]
-    results = {"environment": environment(), "host": results["host"], "cases": rows, "first_calls": calls}
+    here = {"environment": environment(), "host": results["host"]}
+    earlier = before.get("measured", {key: {name: before[name] for name in ("environment", "host")} for key in PARTS})
+    results = {**here, "cases": rows, "first_calls": calls, "measured": {**earlier, **dict.fromkeys(parts, here)}}
     results["choices"] = gemm.choices(results)
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -434,6 +434,7 @@ def table(results: dict[str, Any]) -> str:
 def choices(results: dict[str, Any]) -> list[dict[str, Any]]:
     """For each width and shape measured both ways: how many times as fast bits were as bytes, and what is chosen."""
     rows = [row for row in results["cases"] if row["group"] == "choice"]
+    host_ = results.get("measured", {}).get("choice", results)["host"]  # parts may have been measured apart
     found = []
     for row in rows:
         if row["kernel"] == "int8":
@@ -441,7 +442,7 @@ def choices(results: dict[str, Any]) -> list[dict[str, Any]]:
         rival = next(r for r in rows if r["kernel"] == "int8" and r["shape"] == row["shape"])
         gain = rival["seconds"]["tinyqnn"]["best"] / row["seconds"]["tinyqnn"]["best"]
         bits, x_bits = row["bits"]
-        machine = results["host"]["popcount"], results["host"].get("tiles", False)
+        machine = host_["popcount"], host_.get("tiles", False)
         chosen = fastest.fastest(bits, x_bits, row["shape"][0], *machine)
         found.append({"bits": row["bits"], "shape": row["shape"], "gain": gain, "chosen": chosen})
     return found
