@@ -10,7 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, IntConv2d, reference, tiles
+from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, IntConv2d, jit, reference, tiles, using
+from tinyqnn.kernels.requantize import Stairs, max_codes, staircase
+from tinyqnn.kernels.signbits import SignBits
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 MAKERS = {
@@ -69,3 +71,58 @@ def test_images_and_filters_that_do_not_fit_are_refused(rng):
         IntConv2d(w, BinaryGemm, groups=3)
     with pytest.raises(ValueError, match="stride and dilation from 1"):
         IntConv2d(w, BinaryGemm, stride=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("make", [Int8Gemm, lambda w: Int8Gemm(w, midrise=True), SignBits, BinaryGemm])
+@pytest.mark.parametrize("edges", [1, 3, 15])
+def test_codes_are_those_of_the_sums(rng, make, edges, masked):
+    """Up the stairs in one pass, or sums first: the same; for images of any width, and for matrices."""
+    stairs = Stairs(
+        np.sort(rng.integers(-60, 60, (edges, 37)), 0).astype(np.int32),
+        rng.integers(-20, 20, 37).astype(np.int8),
+        rng.choice([-1, 1], 37).astype(np.int8),
+    )
+    w, x = rng.choice([-1, 1], (37, 5, 3, 3)), rng.choice([-1, 1], (9, 5, 6, 7)).astype(np.int8)
+    with patch.object(tiles, "allowed", lambda: False) if masked else nullcontext():
+        conv, gemm = IntConv2d(w, make, padding=1), make(w.reshape(37, -1))
+    y = conv(x)
+    rows = np.ascontiguousarray(y.transpose(0, 2, 3, 1)).reshape(-1, 37)
+    codes = conv.to_codes(x, stairs)
+    assert codes.dtype == np.int8
+    assert np.array_equal(codes.transpose(0, 2, 3, 1).reshape(-1, 37), staircase(rows, *stairs))
+    packed = gemm.pack(x[:, :, :3, :3].reshape(9, -1))
+    assert np.array_equal(gemm.to_codes(packed, stairs), staircase(gemm.multiply(packed), *stairs))
+
+
+@given(st.integers(1, 20), st.integers(1, 70), st.booleans(), st.booleans(), st.integers(0, 1000))
+def test_midrise_codes_stand_for_odd_numbers(n, c, unsigned, masked, seed):
+    rng = np.random.default_rng(seed)
+    low = 0 if unsigned else -64
+    w, x = rng.integers(-128, 128, (3, c, 3, 3)), rng.integers(low, low + 128, (n, c, 4, 5))
+    x = x.astype([np.int64, np.uint8 if unsigned else np.int8][seed % 2])
+    with patch.object(tiles, "allowed", lambda: False) if masked else nullcontext():
+        conv = IntConv2d(w, lambda w: Int8Gemm(w, unsigned, midrise=True), padding=1)
+    assert np.array_equal(conv(x), reference.conv2d(2 * x.astype(np.int64) + 1, w, None, padding=(1, 1)))
+    with pytest.raises(ValueError, match="activations: expected whole numbers from"):
+        conv(np.full((1, c, 4, 5), 64 if not unsigned else 128, x.dtype))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_images_are_shared_out(rng, threads):
+    before = jit.get_num_threads()
+    w, x = rng.integers(-128, 128, (20, 6, 3, 3)), rng.integers(-128, 128, (19, 6, 5, 6))
+    try:
+        jit.set_num_threads(threads)
+        y = IntConv2d(w, Int8Gemm, stride=2)(x)
+    finally:
+        jit.set_num_threads(before)
+    assert np.array_equal(y, reference.conv2d(x, w, None, stride=(2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_the_largest_of_four_pixels(rng, dtype):
+    x = rng.integers(0, 256, (3, 6, 7, 5)).astype(np.uint8).view(dtype).transpose(0, 3, 1, 2)
+    found = max_codes(x, (2, 2), (2, 2), (0, 0), 0)
+    with using("reference"):
+        assert np.array_equal(found, max_codes(x, (2, 2), (2, 2), (0, 0), 0))

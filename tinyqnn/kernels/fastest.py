@@ -8,7 +8,8 @@ few pairs; how many depends on how well the processor counts bits, and for one r
     up to 3         up to 16                        up to 16        up to 16
 
 Tiles (`tiles.py`) multiply bytes about as fast as a popcount multiplies bits, and bytes step up to codes in the same
-pass, so they have even the single pair. `tinyqnn bench gemm` measures the pairs of the table again, and a test holds the table against what it wrote.
+pass, so they have even the single pair. `tinyqnn bench gemm` measures the pairs of the table again, and a test holds
+the table against what it wrote.
 """
 
 from __future__ import annotations
