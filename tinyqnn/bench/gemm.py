@@ -316,7 +316,7 @@ def host(threads: int = 2) -> dict[str, Any]:
             best = max(best, threads * operations / (time.perf_counter() - started))
         return best
 
-    plain, saved = most(limits.popcount_loop), most(limits.carry_save_loop)
+    plain, added, saved = (most(loop) for loop in (limits.popcount_loop, limits.adder_loop, limits.carry_save_loop))
     dots, products = most(limits.bytes_loop), most(limits.tiles_loop)
     stream = np.ones(1 << 24, np.float32)
     stream.sum()
@@ -333,8 +333,9 @@ def host(threads: int = 2) -> dict[str, Any]:
         "threads": threads,
         "limits": {
             "popcount": plain,
+            "full_adder": added,
             "carry_save": saved,
-            "bits": plain if simd.HAS_POPCOUNT else saved,
+            "bits": max(plain, added, saved),
             "byte_dot": dots,
             "tiles": products,
             "bytes": products if tiles.allowed() else dots,

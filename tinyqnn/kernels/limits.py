@@ -11,17 +11,19 @@ from tinyqnn.kernels import tiles
 from tinyqnn.kernels.jit import aligned, jit
 from tinyqnn.kernels.simd import (
     LANES,
+    carried,
     carry_save,
     cyclic,
     dot_bytes,
     multiples,
+    outer_twice,
     outer_with,
     popcount,
     put_tile,
     zeros,
 )
 
-__all__ = ["bytes_loop", "carry_save_loop", "popcount_loop", "tiles_loop"]
+__all__ = ["adder_loop", "bytes_loop", "carry_save_loop", "popcount_loop", "tiles_loop"]
 
 VECTOR_BITS = 32 * LANES
 
@@ -41,12 +43,28 @@ def _xor(acc, a, b):
     return acc ^ b
 
 
+@jit(forceinline=True)
+def _add_two(ones, twos, a0, b0, a1, b1):
+    odd = ones ^ a0 ^ b0
+    left = odd ^ a1 ^ b1
+    return left, twos + popcount(carried(odd, left, ones))
+
+
 @jit
 def _popcounts(steps, a, b, y):
     acc = zeros(a, 8, 2)
     for _ in range(steps):
         acc = outer_with(_count, acc, a, multiples(0, 0, 8), 0, b, 0)
     put_tile(acc, y, multiples(2 * LANES, 7, 8), 0, len(y), True, y, cyclic(0, 0, 1, 0, 8), 0)
+
+
+@jit
+def _adders(steps, a, b, y):
+    ones = twos = zeros(b, multiples(0, 0, 4), 2)
+    for _ in range(steps):
+        ones, twos = outer_twice(_add_two, ones, twos, a, multiples(0, 0, 4), 0, b, 0)
+    row = multiples(2 * LANES, 3, 4)
+    put_tile(twos + twos + popcount(ones), y, row, 0, len(y), True, y, cyclic(0, 0, 1, 0, 4), 0)
 
 
 @jit
@@ -105,6 +123,17 @@ def popcount_loop(steps: int) -> int:
     True
     """
     _popcounts(steps, *_arguments(np.uint64))
+    return steps * 16 * VECTOR_BITS * 2
+
+
+def adder_loop(steps: int) -> int:
+    """A full adder, popcount and addition for every two words, eight vectors a step; returns the operations.
+
+    >>> adder_loop(10) == 10 * 16 * VECTOR_BITS * 2
+    True
+    """
+    numbers, _, y = _arguments(np.uint64)
+    _adders(steps, numbers, numbers.view(np.uint32), y)
     return steps * 16 * VECTOR_BITS * 2
 
 

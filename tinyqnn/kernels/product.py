@@ -22,13 +22,12 @@ from tinyqnn.kernels.jit import get_num_threads, run
 from tinyqnn.kernels.requantize import Stairs, staircase
 from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
-__all__ = ["BIT_ROWS", "COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows"]
+__all__ = ["COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows"]
 
 Array = np.ndarray
 
 COLS = 2  # vectors in a panel
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS × COLS accumulators leave a few registers for what they are made of
-BIT_ROWS = ROWS if HAS_POPCOUNT else 1  # carry-save counting (count.py) fills the registers with one row
 LARGEST = 2**31 - 1  # of int32
 _NONE = np.zeros(0, np.int64)
 
@@ -170,14 +169,3 @@ def panels(numbers: Array, width: int) -> Array:
 UNIT = np.uint32 if HAS_POPCOUNT else np.uint64
 UNITS = 64 // (8 * np.dtype(UNIT).itemsize)  # in a word
 WIDTH = COLS * WORDS * UNITS  # columns in a panel of such units
-
-
-def in_units(packed: Rows) -> tuple[Array, Array, Array, int]:
-    """Packed words as the units of the lanes: data, places, walk and plane_size of them.
-
-    >>> data, places, walk, _ = in_units(Rows((1, 128), np.zeros(2, np.uint64), np.zeros(1, int), np.arange(2)))
-    >>> len(data) == len(walk) == 2 * UNITS
-    True
-    """
-    walk = (UNITS * packed.walk[:, None] + np.arange(UNITS)).reshape(-1)
-    return packed.data.view(UNIT), UNITS * packed.places, walk, UNITS * packed.plane_size
