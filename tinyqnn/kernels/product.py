@@ -75,10 +75,10 @@ class IntegerGemm:
         """Write one product to `y`; there are several where a factor is a list of planes with scales of their own."""
         self.check(packed, y)
         m, n = y.shape
+        if m == 0:
+            return
         if not self.compiled:
             y[...] = reference.integer_matmul(*self.twin(packed, part))
-            return
-        if m == 0:
             return
         kernel, flat, blocks = self.kernel(packed, part), y.reshape(-1), cut(m, n, self.width)
 
