@@ -68,11 +68,6 @@ def _backward(
     return grad_gates, grad_h, grad_c
 
 
-def _compiled(gates: Array, outputs: Array) -> bool:
-    """Does the compiled loop serve? Not for one step: there quantized and packed networks share NumPy's tanh."""
-    return len(gates) > 1 and gates.dtype == outputs.dtype == np.float32 and not kernels.use_reference()
-
-
 class LSTMLayer(Function):
     """One layer over the whole sequence, as one operation."""
 
@@ -97,7 +92,8 @@ class LSTMLayer(Function):
                 gates += bias
         outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
         outputs[0], cells[0] = h0, c0
-        (kernels.lstm.forward if _compiled(gates, outputs) else _forward)(gates, weight_hh, outputs, cells)
+        # The same bits for a step alone and for one of many: a quantizer on h takes the sequence apart.
+        _forward(gates, weight_hh, outputs, cells)
         ctx.save(x, weight_ih, weight_hh, gates, outputs, cells)
         return outputs[1:], outputs[-1].copy(), cells[-1].copy()
 
@@ -105,7 +101,8 @@ class LSTMLayer(Function):
     def backward(ctx: Node, grad_y: Array, grad_h: Array, grad_c: Array) -> tuple[Array | None, ...]:
         x, weight_ih, weight_hh, gates, outputs, cells = ctx.saved
         steps, batch, hidden = grad_y.shape
-        steps_back = kernels.lstm.backward if _compiled(gates, outputs) else _backward
+        single = gates.dtype == outputs.dtype == np.float32
+        steps_back = kernels.lstm.backward if single and not kernels.use_reference() else _backward
         grad_gates, grad_h, grad_c = steps_back(grad_y, grad_h, grad_c, gates, cells, weight_hh)
         flat = grad_gates.reshape(steps * batch, 4 * hidden)
         need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad

@@ -1,7 +1,7 @@
-"""An LSTM over all its steps: each thread takes some of the sequences, whose states meet no others', and never waits.
+"""An LSTM backwards over its steps: each thread takes some of the sequences and never waits for the others.
 
-A step is one small product, added to the inputs' share of the gates where it lies, and one walk over the gates while
-they are in the cache. The formulas, and the NumPy twins, are in `tinyqnn/functional/recurrent.py`.
+A step is one walk over the gates while they are in the cache, and one small product. The formulas, and the NumPy twin,
+are in `tinyqnn/functional/recurrent.py`.
 """
 
 # mypy: allow-untyped-defs
@@ -13,14 +13,9 @@ from tinyqnn.kernels.exponential import exp
 from tinyqnn.kernels.gemm import pack, panel_width, product
 from tinyqnn.kernels.jit import get_num_threads, jit, run
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward"]
 
 Array = np.ndarray
-
-
-@jit(error_model="numpy")
-def _sigmoid(x):
-    return np.float32(1) / (np.float32(1) + exp(-x))
 
 
 @jit(error_model="numpy")
@@ -40,45 +35,6 @@ def _rows_times(a, base, first, last, depth, packed, cols, add, y, q):
             add, y, targets, q + o, min(width, cols - o),
         )  # fmt: skip
         o += width
-
-
-@jit(error_model="numpy")
-def _forward(first, last, gates, packed, outputs, cells):
-    steps, batch, hidden = gates.shape[0], gates.shape[1], outputs.shape[2]
-    for t in range(steps):
-        _rows_times(
-            outputs.reshape(-1), t * batch * hidden, first, last, hidden, packed, 4 * hidden, np.int64(1),
-            gates.reshape(-1), t * batch * 4 * hidden,
-        )  # fmt: skip
-        for n in range(first, last):
-            a, c, c_new, h = gates[t, n], cells[t, n], cells[t + 1, n], outputs[t + 1, n]
-            i, f, g, o = a[:hidden], a[hidden : 2 * hidden], a[2 * hidden : 3 * hidden], a[3 * hidden :]
-            for j in range(2 * hidden):
-                a[j] = _sigmoid(a[j])
-            for j in range(hidden):
-                g[j] = _tanh(g[j])
-            for j in range(hidden):
-                o[j] = _sigmoid(o[j])
-            for j in range(hidden):
-                c_new[j] = f[j] * c[j] + i[j] * g[j]
-            for j in range(hidden):
-                h[j] = o[j] * _tanh(c_new[j])
-
-
-def forward(gates: Array, weight_hh: Array, outputs: Array, cells: Array) -> None:
-    """Step after step, in place: h and c of step t + 1 from those of step t. All arrays float32 and contiguous.
-
-    gates            (T, N, 4·hidden): the inputs' share of the sums on entry, the gates i, f, g, o after σ and tanh
-    weight_hh        (4·hidden, hidden)
-    outputs, cells   (T + 1, N, hidden), of which [0] is given
-
-    >>> outputs, cells = np.zeros((2, 1, 1), np.float32), np.ones((2, 1, 1), np.float32)
-    >>> forward(np.zeros((1, 1, 4), np.float32), np.ones((4, 1), np.float32), outputs, cells)
-    >>> cells[1].item(), round(outputs[1].item(), 4)
-    (0.5, 0.2311)
-    """
-    packed, batch = pack(weight_hh.T).data, gates.shape[1]
-    run(lambda first, last: _forward(first, last, gates, packed, outputs, cells), batch, -(-batch // get_num_threads()))
 
 
 @jit(error_model="numpy")
