@@ -63,10 +63,10 @@ def tell(results: dict[str, Any]) -> str:
         f"{'':<34}{'packed':>9}" + "".join(f"{head:>14}" for head in heads.values()),
     ]
     for row in rows:
-        times = {engine: f"{row['seconds'][engine]['median'] * 1e3:.2f} ({row['times'][engine]:.1f})"
+        times = {engine: f"{row['seconds'][engine]['median'] * 1e3:.3g} ({row['times'][engine]:.1f})"
                  for engine in row["times"]}  # fmt: skip
         packed = row["seconds"]["packed"]["median"] * 1e3
-        lines.append(f"{row['title']:<34}{packed:>9.2f}" + "".join(f"{times.get(e, '–'):>14}" for e in heads))
+        lines.append(f"{row['title']:<34}{packed:>9.3g}" + "".join(f"{times.get(e, '–'):>14}" for e in heads))
     return "\n".join(lines) + "\n"
 
 
