@@ -72,6 +72,7 @@ def test_wrong_arguments_say_what_was_probably_meant(line, words, capsys):
         (["quantize", "mnist", "--root", "nowhere"], ["mnist", "tinyqnn data mnist"]),
         (["data", "mnits"], ["mnits", "did you mean 'mnist'"]),
         (["bench", "training", "resnet21"], ["resnet21", "resnet20"]),
+        (["bench"], ["training", "gemm", "--host"]),
     ],
 )
 def test_errors_name_the_thing_and_the_remedy_without_a_traceback(line, words, capsys, tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+BENCHES = ("training", "quantizing", "inference", "gemm", "gemv", "layer")
+
 WELCOME = """\
 tinyqnn: quantized neural networks from scratch, to read, to run and to check against
 
@@ -149,11 +151,12 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         "Measure speed, side by side with others in one run.",
         "  tinyqnn bench training\n  tinyqnn bench training --vs torch\n  tinyqnn bench training resnet20 --profile\n"
-        "  tinyqnn bench gemm\n  tinyqnn bench layer --threads 1\n  tinyqnn bench gemm --host\n",
+        "  tinyqnn bench gemm\n  tinyqnn bench layer --threads 1\n  tinyqnn bench --host\n",
     )
     bench.add_argument(
         "what",
-        choices=["training", "quantizing", "inference", "gemm", "gemv", "layer"],
+        nargs="?",
+        choices=BENCHES,
         help="training: the time of a training step; quantizing: the same with quantizers on every layer; "
         "inference: what a packed network takes to answer; "
         "gemm, gemv, layer: products of codes, of one row, a convolution",
@@ -273,6 +276,10 @@ def run_bench(args: argparse.Namespace) -> int:
     """`tinyqnn bench`."""
     from tinyqnn.bench import training
 
+    if args.what is None:
+        if not args.host:
+            raise ValueError(f"name what to measure: {', '.join(BENCHES)}; or --host for what the processor can do")
+        args.what = "gemm"
     if args.what == "quantizing":
         return _bench_quantizing(args)
     if args.what == "inference":

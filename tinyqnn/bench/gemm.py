@@ -3,7 +3,7 @@
     tinyqnn bench gemm              matrix products     against NumPy's sgemm, and PyTorch where it is installed
     tinyqnn bench gemv              one row at a time   against sgemv
     tinyqnn bench layer             a convolution       against PyTorch's float32 and ONNX Runtime's 8 bits
-    tinyqnn bench gemm --host       what this processor has, and the most that it can do
+    tinyqnn bench --host            what this processor has, and the most that it can do
 
 Every engine runs in a process of its own and they take turns, so that no engine's threads are in another's way and a
 busy minute of the machine counts for all. A ratio is another's time divided by ours, of the best calls and of the
@@ -347,12 +347,13 @@ def host(threads: int = 2) -> dict[str, Any]:
 def host_table(found: dict[str, Any]) -> str:
     """`host()` in words."""
     limits = {name: f"{value / 1e9:,.0f} Gop/s" for name, value in found["limits"].items()}
-    yes, taken = {True: "yes", False: "no "}, "" if found["popcount"] else "   (taken here)"
+    yes, taken = {True: "yes", False: "no "}, ["", "   (taken here)"]
     return "\n".join(
         (
             f"vectors               {found['vector_bits']} bits",
             f"popcount of vectors   {yes[found['popcount']]}   xor, popcount, add: {limits['popcount']}",
-            f"                            carry-save: {limits['carry_save']}{taken}",
+            f"                            full adders: {limits['full_adder']}{taken[found['popcount']]}",
+            f"                            carry-save: {limits['carry_save']}{taken[not found['popcount']]}",
             f"byte-dot              {yes[found['byte_dot']]}   {limits['byte_dot']}",
             f"tiles of bytes        {yes[found['tiles']]}   {limits['tiles'] if found['tiles'] else ''}".rstrip(),
             f"reading memory        {found['read_bytes_per_second'] / 1e9:.1f} GB/s on one thread",
