@@ -9,13 +9,10 @@ beside this file, and the block of tutorial 13.
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-import blocks
-from drawing import beside, record
+from drawing import beside, record, show
 
 from tinyqnn.bench import inference
 from tinyqnn.picture import BLUE, GREEN, GREY, INK, ORANGE, RED
@@ -74,12 +71,7 @@ def main() -> None:
     if sys.argv[1:] != ["--draw"]:
         rows = inference.run(list(inference.CASES), "all", threads=2, rounds=8)
         record(__file__, {"environment": environment(), "cases": rows})
-    results = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    draw(results["cases"])
-    text = tell(results)
-    Path(__file__).with_suffix(".txt").write_text(text, encoding="utf-8")
-    blocks.write()
-    print(text)
+    show(__file__, draw, tell)
 
 
 if __name__ == "__main__":

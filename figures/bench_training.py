@@ -10,13 +10,10 @@ Blue bars are cases in which we are faster.
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-import blocks
-from drawing import beside, record
+from drawing import beside, record, show
 
 from tinyqnn.bench import training
 from tinyqnn.picture import BLUE, GREY, INK
@@ -60,12 +57,7 @@ def main() -> None:
     if sys.argv[1:] != ["--draw"]:
         measured = training.run(list(training.CASES), True, threads=2, rounds=4)
         record(__file__, {"environment": environment(), "cases": training.record(measured)})
-    results = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    draw(results["cases"])
-    text = tell(results)
-    Path(__file__).with_suffix(".txt").write_text(text, encoding="utf-8")
-    blocks.write()
-    print(text)
+    show(__file__, draw, tell)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import blocks
 import numpy as np
 
 from tinyqnn import files, picture
@@ -52,6 +53,16 @@ def record(source: str, numbers: Any) -> None:
     text = json.dumps(numbers, indent=1, ensure_ascii=False) + "\n"
     with files.atomic_write(Path(source).with_suffix(".json"), overwrite=True) as file:
         file.write(text.encode())
+
+
+def show(source: str, draw: Callable[[Any], None], tell: Callable[[Any], str]) -> None:
+    """What a script recorded, once more as a picture of its cases and as a text, which goes into the pages as well."""
+    results = json.loads(Path(source).with_suffix(".json").read_text(encoding="utf-8"))
+    draw(results["cases"])
+    text = tell(results)
+    Path(source).with_suffix(".txt").write_text(text, encoding="utf-8")
+    blocks.write()
+    print(text)
 
 
 def plain(axes: Any) -> None:

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tinyqnn.kernels import Int8Gemm, jit, simd, tiled, tiles, use_reference
+from tinyqnn.kernels import Int8Gemm, jit, simd, tiled, tiles, turns, use_reference
 from tinyqnn.kernels.jit import aligned
 
 needs_tiles = pytest.mark.skipif(use_reference() or not tiles.allowed(), reason="no tiles here")
@@ -48,7 +48,7 @@ def test_each_thread_takes_another_number():
     @jit.jit
     def many(counter, found):
         while True:
-            mine = tiles.take(counter)
+            mine = turns.add(tiles.address(counter), 0, 1)
             if mine >= len(found):
                 return
             found[mine] += 1

@@ -24,15 +24,15 @@ def _tanh(x):
 
 
 @jit
-def _rows_times(a, base, first, last, depth, packed, cols, add, y, q):
-    """Rows first … last of a (…, depth), which begins at `base`, times the packed matrix: into y, or added to it."""
+def _rows_times(a, base, first, last, depth, packed, cols, y):
+    """Rows first … last of a (…, depth), which begins at `base`, times the packed matrix, into y."""
     none, count, start, zeros = np.int64(0), last - first, np.zeros(1, np.int64), np.zeros(cols, np.float32)
     places, targets, o = np.arange(first, last) * depth, np.arange(first, last) * cols, none
     while o < cols:
         width = panel_width(cols - o)
         product(
             a, places, none, count, start, none, none + 1, base, depth, none + 1, packed, o * depth, width, zeros, o,
-            add, y, targets, q + o, min(width, cols - o),
+            none, y, targets, o, min(width, cols - o),
         )  # fmt: skip
         o += width
 
@@ -62,8 +62,8 @@ def _backward(first, last, grad_y, grad_h, grad_c, gates, cells, packed, grad_ga
                 grad_f[j] = dc[j] * c[j] * (f[j] * (one - f[j]))
                 dc[j] *= f[j]
         _rows_times(
-            grad_gates.reshape(-1), t * batch * 4 * hidden, first, last, 4 * hidden, packed, hidden, np.int64(0),
-            grad_h.reshape(-1), np.int64(0),
+            grad_gates.reshape(-1), t * batch * 4 * hidden, first, last, 4 * hidden, packed, hidden,
+            grad_h.reshape(-1),
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels import tiles
+from tinyqnn.kernels import tiles, turns
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
 from tinyqnn.kernels.simd import at
 
@@ -143,9 +143,10 @@ def _make_multiply(signed: bool, to_codes: bool) -> Any:
         row_pairs, col_pairs = -(-m // PAIR), len(columns) // 2
         weights, images, to, here = tiles.address(b), tiles.address(a), tiles.address(y), tiles.address(sums)
         rows, walk, space = tiles.address(places), tiles.address(steps), tiles.address(gathered)
+        taken = tiles.address(counter)
         tiles.configure(table)
         while True:
-            mine = tiles.take(counter)
+            mine = turns.add(taken, 0, 1)
             if mine >= pieces:
                 break
             i = mine % row_pairs * PAIR

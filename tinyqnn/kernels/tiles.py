@@ -38,7 +38,7 @@ from numba.extending import intrinsic
 from tinyqnn.kernels import simd
 
 __all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "expect", "load",
-           "numbers", "put_bytes", "reach", "release", "shape", "store", "stream", "take", "whole", "zero"]  # fmt: skip
+           "numbers", "put_bytes", "reach", "release", "shape", "store", "stream", "whole", "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -189,17 +189,6 @@ def dot_bytes(typingctx: Any, c: Any, a: Any, b: Any, signed: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(c, a, b, signed), codegen
-
-
-@intrinsic
-def take(typingctx: Any, counter: Any) -> Any:
-    """The number in `counter`, which is one more afterwards: each thread that takes gets another."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = simd._data(context, builder, sig.args[0], args[0])
-        return builder.atomic_rmw("add", place, ir.Constant(place.type.pointee, 1), "monotonic")
-
-    return counter.dtype(counter), codegen
 
 
 @intrinsic
