@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyqnn import Tensor, nn
+from tinyqnn import Tensor, nn, no_grad
+from tinyqnn.functional import recurrent
 from tinyqnn.kernels import jit, using
 
 
@@ -54,3 +55,32 @@ def test_huge_sums_saturate_and_what_is_no_number_stays_in_its_sequence():
     y, _ = layer(Tensor(x))
     assert np.isfinite(y.data[:, 0]).all()
     assert np.isnan(y.data[:, 1]).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 2, 1), (4, 3, 5, 37), (5, 20, 8, 64), (2, 9, 3, 100)])
+def test_a_step_has_the_same_bits_alone_and_among_others(rng, shape):
+    """Quantized states go step by step, and sequences of a batch may be run apart."""
+    steps, batch, inputs, hidden = shape
+    layer = nn.LSTM(inputs, hidden, rng=rng)
+    x, *state = (rng.normal(size=(n, batch, m)).astype(np.float32) for n, m in ((steps, inputs), *2 * ((1, hidden),)))
+    with no_grad():
+        h, c = map(Tensor, state)
+        y, last = layer(Tensor(x), (h, c))
+        for t in range(steps):
+            one, (h, c) = layer(Tensor(x[t : t + 1]), (h, c))
+            np.testing.assert_array_equal(one.data[0], y.data[t])
+    np.testing.assert_array_equal([h.data, c.data], [part.data for part in last])
+
+
+def test_the_gates_of_a_step_are_those_of_the_sequence(rng):
+    """`advance`, which packed networks use, and the loop over time."""
+    gates, bias = rng.normal(size=(3, 5, 4 * 19)).astype(np.float32), rng.normal(size=4 * 19).astype(np.float32)
+    outputs, cells = (rng.normal(size=(4, 5, 19)).astype(np.float32) for _ in range(2))
+    h, c, weight = outputs.copy(), cells.copy(), np.zeros((4 * 19, 19), np.float32)
+    one = gates.copy()
+    recurrent.forward(gates, bias, weight, outputs, cells)
+    for t in range(3):
+        one[t] += bias
+        recurrent.advance(one[t], c[t], c[t + 1], h[t + 1])
+    for ours, theirs in ((one, gates), (h, outputs), (c, cells)):
+        np.testing.assert_array_equal(ours, theirs)

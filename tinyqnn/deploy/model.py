@@ -76,8 +76,7 @@ class Packed(Module):
             if layer.op == "quantize":
                 codes[layer.name] = values[layer.name]
             elif "hidden" in layer.coded:
-                found = values[f"{layer.name}/states"]
-                codes[layer.options["state"]] = np.stack(found) if found else np.zeros((0, 0, 0), np.int8)
+                codes[layer.options["state"]] = values[f"{layer.name}/states"]
         return codes
 
     @property

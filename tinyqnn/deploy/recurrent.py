@@ -7,7 +7,7 @@ i, f, o = σ,  g = tanh,  c ← f·c + i·g,  h ← o·tanh(c),  and h is encode
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,94 +17,62 @@ from tinyqnn.deploy.layers import Layer
 from tinyqnn.deploy.operand import Coded, kind
 from tinyqnn.deploy.product import Product, integer
 from tinyqnn.deploy.stairs import FloatStairs
+from tinyqnn.functional.recurrent import advance, bias_of, forward
 
 Array = np.ndarray
 
 
 def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[int]], None]:
     """The step of the engine that runs an LSTM layer; `x` is the scheme of its input's codes, if they are codes."""
-    hidden = layer.coded.get("hidden")
-    of_input, of_state = _multiply(layer, "weight_ih", x), _multiply(layer, "weight_hh", hidden)
-    encode = _encoder(hidden)
-    biases = [layer.numbers[name] for name in ("bias_ih", "bias_hh") if name in layer.numbers]
-    sources = layer.arguments
-    from_zeros = layer.options["from_zeros"]
+    hidden, sources = layer.coded.get("hidden"), layer.arguments
+    of_input = _multiply(layer, "weight_ih", x)
     inputs, size = (_shape(layer, name)[1] for name in ("weight_ih", "weight_hh"))
+    bias = bias_of([layer.numbers.get(name) for name in ("bias_ih", "bias_hh")], 4 * size, np.dtype(np.float32))
+    walk = _on_numbers(layer, bias) if hidden is None else _on_codes(layer, hidden, bias)
 
     def step(values: dict[str, Any], lengths: list[int]) -> None:
-        codes, h, c = (_value(values, port) for port in sources)
-        if codes.ndim != 3 or codes.shape[2] != inputs or not h.shape == c.shape == (codes.shape[1], size):
+        x, h, c = (_value(values, port) for port in sources)
+        if x.ndim != 3 or x.shape[2] != inputs or not h.shape == c.shape == (x.shape[1], size):
             raise ValueError(
-                f"{layer.name} takes (T, N, {inputs}) and states (N, {size}), got {codes.shape}, {h.shape}, {c.shape}"
+                f"{layer.name} takes (T, N, {inputs}) and states (N, {size}), got {x.shape}, {h.shape}, {c.shape}"
             )
-        gates = of_input(codes)  # (T, N, in) -> (T, N, 4·hidden)
-        for bias in biases:
-            gates += bias
-        outputs = np.empty((*gates.shape[:2], gates.shape[2] // 4), np.float32)
-        states: list[Array] = []
-        scale, shift = _squashing(gates.shape[2] // 4)
-        if isinstance(of_state, _OnCodes) and of_state.serves(gates.shape[1]) and isinstance(encode, FloatStairs):
-            h, c = _few(gates, h, c, of_state.rows, encode, from_zeros, states, outputs)
-        else:
-            for t, a in enumerate(gates):
-                if not (t == 0 and from_zeros):
-                    states.append(encode(h))
-                    of_state(states[-1], a)
-                elif hidden is None:
-                    of_state(h, a)
-                h, c = advance(a, c, scale, shift)
-                outputs[t] = h
-        values[layer.name] = (outputs, h, c)
-        values[f"{layer.name}/states"] = states
+        gates = of_input(x)  # (T, N, in) -> (T, N, 4·hidden)
+        outputs, cells = (np.empty((len(x) + 1, x.shape[1], size), np.float32) for _ in range(2))
+        outputs[0], cells[0] = h, c
+        values[f"{layer.name}/states"] = walk(gates, outputs, cells)
+        values[layer.name] = (outputs[1:], outputs[-1].copy(), cells[-1].copy())
 
     return step
 
 
-def _few(
-    gates: Array, h: Array, c: Array, rows: Any, stairs: FloatStairs, from_zeros: bool, states: list[Array], y: Array
-) -> tuple[Array, Array]:
-    """All steps for a few samples: two compiled calls a step, and NumPy's tanh. Writes states and y."""
-    count, hidden = h.shape
-    scale, shift = _squashing(hidden)
-    edges, first, direction = stairs.edges[:, 0], int(stairs.first[0]), int(stairs.direction[0])
-    codes, cells = np.empty(y.shape, stairs.first.dtype), np.empty_like(y)
-    h, before, c = h.copy(), np.ones((count, 4 * hidden), np.float32), np.ascontiguousarray(c)
-    for t, a in enumerate(gates):
-        if t == 0 and from_zeros:
-            a *= scale
-        else:
-            rows.step(h, before, edges, first, direction, scale, codes[t], a)
-            states.append(codes[t])
-        np.tanh(a, out=a)
-        kernels.gates.cell(a, scale, shift, c, cells[t])
-        h, before, c = y[t], a, cells[t]
-        np.tanh(c, out=h)
-    h *= before[:, 3 * hidden :]
-    return h.copy(), c
+Walk = Callable[[Array, Array, Array], Any]  # all steps, in place, as `functional.recurrent.forward`; the states' codes
 
 
-@cache
-def _squashing(hidden: int) -> tuple[Array, Array]:
-    """½ and ½ for each gate that is a σ, 1 and 0 for the one that is a tanh."""
-    is_sigmoid = np.repeat([True, True, False, True], hidden)
-    return np.where(is_sigmoid, 0.5, 1).astype(np.float32), np.where(is_sigmoid, 0.5, 0).astype(np.float32)
+def _on_numbers(layer: Layer, bias: Array) -> Walk:
+    """Nothing is encoded: the model's own steps."""
+    weight = _values(layer, "weight_hh")
+    return lambda gates, outputs, cells: forward(gates, bias, weight, outputs, cells)
 
 
-def advance(a: Array, c: Array, scale: Array, shift: Array) -> tuple[Array, Array]:
-    """One step from the gates' sums (N, 4·hidden), which are overwritten, and the cell: the new state and cell.
+def _on_codes(layer: Layer, hidden: Coded, bias: Array) -> Walk:
+    """Each state is encoded before it is multiplied. Zeros to start from are not, for a scheme may have no 0."""
+    of_state, from_zeros = _multiply(layer, "weight_hh", hidden), layer.options["from_zeros"]
+    encode = FloatStairs(hidden) if hidden.quantizer.axis is None else hidden.encode
 
-    >>> h, c = advance(np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32), *_squashing(1))
-    >>> c.tolist()
-    [[0.5]]
-    """
-    hidden = a.shape[1] // 4
-    a *= scale
-    np.tanh(a, out=a)
-    a *= scale
-    a += shift  # σ(x) = ½ + ½ · tanh(x/2)
-    kept = a[:, hidden : 2 * hidden] * c
-    kept += a[:, :hidden] * a[:, 2 * hidden : 3 * hidden]
-    return a[:, 3 * hidden :] * np.tanh(kept), kept
+    def walk(gates: Array, outputs: Array, cells: Array) -> Array:
+        states = np.empty((len(gates), *outputs.shape[1:]), hidden.quantizer.alphabet.dtype)
+        if isinstance(of_state, _OnCodes) and of_state.serves(gates.shape[1]) and isinstance(encode, FloatStairs):
+            of_state.rows.steps(gates, bias, encode, from_zeros, states, outputs, cells)
+            return states[from_zeros:]
+        for t, a in enumerate(gates):
+            a += bias
+            if t > 0 or not from_zeros:
+                states[t] = encode(outputs[t])
+                of_state(states[t], a)
+            advance(a, cells[t], cells[t + 1], outputs[t + 1])
+        return states[from_zeros:]
+
+    return walk
 
 
 def _multiply(layer: Layer, name: str, x: Coded | None) -> Callable[..., Array]:
@@ -112,7 +80,7 @@ def _multiply(layer: Layer, name: str, x: Coded | None) -> Callable[..., Array]:
     weight = layer.coded.get(name)
     if weight is not None and x is not None and integer(weight, x):
         return _OnCodes(weight, x)
-    values = layer.numbers[name] if weight is None else weight.values()
+    values = _values(layer, name)
 
     def run(given: Array, to: Array | None = None) -> Array:
         real = given if x is None else x.quantizer.decode(given, x.params)
@@ -154,11 +122,9 @@ class _OnCodes:
         return self.rows(rows).reshape(*codes.shape[:-1], -1)
 
 
-def _encoder(coded: Coded | None) -> Callable[[Array], Array]:
-    """How a state becomes what it is multiplied as."""
-    if coded is None:
-        return lambda h: h
-    return FloatStairs(coded) if coded.quantizer.axis is None else coded.encode
+def _values(layer: Layer, name: str) -> Array:
+    """A weight as real numbers."""
+    return layer.coded[name].values() if name in layer.coded else layer.numbers[name]
 
 
 def _shape(layer: Layer, name: str) -> tuple[int, ...]:

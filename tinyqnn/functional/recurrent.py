@@ -22,26 +22,63 @@ from tinyqnn.functional.shape import stack
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
-def _forward(gates: Array, weight_hh: Array, outputs: Array, cells: Array) -> None:
+def advance(a: Array, c: Array, c_new: Array, h: Array) -> None:
+    """One step from the gates' sums a (N, 4·hidden), which become the gates, and the cell c; writes c_new and h.
+
+    c, c_new, h   (N, hidden)
+
+    >>> a, c, c_new, h = np.zeros((1, 4)), np.ones((1, 1)), np.empty((1, 1)), np.empty((1, 1))
+    >>> advance(a, c, c_new, h)
+    >>> a.tolist(), c_new.tolist()
+    ([[0.5, 0.5, 0.0, 0.5]], [[0.5]])
+    """
+    if _single(a, c, c_new, h):
+        kernels.lstm.advance(a, c, c_new, h)
+        return
+    i, f, g, o = np.split(a, 4, axis=1)
+    for gate in (i, f, o):
+        gate[...] = 0.5 + 0.5 * np.tanh(0.5 * gate)  # σ, which cannot overflow so
+    np.tanh(g, out=g)
+    c_new[...] = f * c + i * g
+    h[...] = o * np.tanh(c_new)
+
+
+def forward(gates: Array, bias: Array, weight_hh: Array, outputs: Array, cells: Array) -> None:
     """Step after step, in place: h and c of step t + 1 from those of step t.
 
     gates            (T, N, 4·hidden): the inputs' share of the sums on entry, the gates i, f, g, o after σ and tanh
+    bias             (4·hidden,)
     outputs, cells   (T + 1, N, hidden): h and c, of which [0] is given
+
+    A step has the same bits alone and among others: a quantizer on h takes the sequence apart, and may change nothing.
+
+    >>> outputs, cells = np.zeros((2, 1, 1)), np.ones((2, 1, 1))
+    >>> forward(np.zeros((1, 1, 4)), np.zeros(4), np.ones((4, 1)), outputs, cells)
+    >>> cells.ravel().tolist()
+    [1.0, 0.5]
     """
-    hidden, weight = weight_hh.shape[1], kernels.gemm.packed(weight_hh.T)
-    # σ(x) = ½ + ½ · tanh(x/2) cannot overflow, and makes one tanh of all four gates.
-    is_sigmoid = np.repeat([True, True, False, True], hidden)
-    scale, shift = np.where(is_sigmoid, 0.5, 1).astype(gates.dtype), np.where(is_sigmoid, 0.5, 0).astype(gates.dtype)
+    if _single(gates, bias, weight_hh, outputs, cells):
+        kernels.lstm.forward(gates, bias, weight_hh, outputs, cells)
+        return
+    weight = kernels.gemm.packed(weight_hh.T)
     for t, a in enumerate(gates):
+        a += bias
         a += kernels.gemm.matmul(outputs[t], weight)
-        a *= scale
-        np.tanh(a, out=a)
-        a *= scale
-        a += shift
-        i, f, g, o = np.split(a, 4, axis=1)
-        np.multiply(f, cells[t], out=cells[t + 1])
-        cells[t + 1] += i * g
-        np.multiply(o, np.tanh(cells[t + 1]), out=outputs[t + 1])
+        advance(a, cells[t], cells[t + 1], outputs[t + 1])
+
+
+def bias_of(biases: Sequence[Array | None], size: int, dtype: np.dtype) -> Array:
+    """The sum of those that are there, (size,).
+
+    >>> bias_of((None, np.ones(2)), 2, np.dtype(float)).tolist()
+    [1.0, 1.0]
+    """
+    return sum((bias for bias in biases if bias is not None), np.zeros(size, dtype))
+
+
+def _single(*arrays: Array) -> bool:
+    """Do the compiled loops serve?"""
+    return all(a.dtype == np.float32 for a in arrays) and not kernels.use_reference()
 
 
 def _backward(
@@ -87,13 +124,10 @@ class LSTMLayer(Function):
         # The inputs are all known: one product for all steps. (T, N, in) -> (T, N, 4·hidden)
         rows = x.reshape(steps * batch, x.shape[2])
         gates = kernels.gemm.matmul(rows, weight_ih.T).reshape(steps, batch, 4 * hidden)
-        for bias in (bias_ih, bias_hh):
-            if bias is not None:
-                gates += bias
+        bias = bias_of((bias_ih, bias_hh), 4 * hidden, gates.dtype)
         outputs, cells = np.empty((steps + 1, batch, hidden), x.dtype), np.empty((steps + 1, batch, hidden), x.dtype)
         outputs[0], cells[0] = h0, c0
-        # The same bits for a step alone and for one of many: a quantizer on h takes the sequence apart.
-        _forward(gates, weight_hh, outputs, cells)
+        forward(gates, bias, weight_hh, outputs, cells)
         ctx.save(x, weight_ih, weight_hh, gates, outputs, cells)
         return outputs[1:], outputs[-1].copy(), cells[-1].copy()
 
@@ -101,8 +135,7 @@ class LSTMLayer(Function):
     def backward(ctx: Node, grad_y: Array, grad_h: Array, grad_c: Array) -> tuple[Array | None, ...]:
         x, weight_ih, weight_hh, gates, outputs, cells = ctx.saved
         steps, batch, hidden = grad_y.shape
-        single = gates.dtype == outputs.dtype == np.float32
-        steps_back = kernels.lstm.backward if single and not kernels.use_reference() else _backward
+        steps_back = kernels.lstm.backward if _single(gates, outputs) else _backward
         grad_gates, grad_h, grad_c = steps_back(grad_y, grad_h, grad_c, gates, cells, weight_hh)
         flat = grad_gates.reshape(steps * batch, 4 * hidden)
         need_x, _, _, need_ih, need_hh, *need_bias = ctx.needs_input_grad

@@ -38,6 +38,7 @@ _SUBMODULES = frozenset(
         "gemm",
         "channels",
         "exponential",
+        "squash",
         "rows",
         "loops",
         "lstm",

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyqnn.kernels.jit import jit
 
-__all__ = ["exp"]
+__all__ = ["exp", "power_of_two", "reduced"]
 
 PER_LN_2 = np.float32(1 / np.log(2))
 # ln 2 in two parts: n · HIGH is exact, because HIGH has few digits.
@@ -24,9 +24,20 @@ SERIES = tuple([np.float32(1 / np.prod(np.arange(1.0, k + 1))) for k in range(8)
 
 
 @jit
-def _power_of_two(n):
+def power_of_two(n):
     """2ⁿ for −126 ≤ n ≤ 127."""
     return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@jit(fastmath={"contract"})
+def reduced(x):
+    """n and s with e^x = 2^n · (1 + s), |s| < ½, for |x| up to about 100; s is right to its own last place."""
+    whole = np.floor(x * PER_LN_2 + np.float32(0.5))
+    r = (x - whole * HIGH) - whole * LOW
+    series = SERIES[7]
+    for k in (6, 5, 4, 3, 2):
+        series = series * r + SERIES[k]
+    return np.int32(whole), series * (r * r) + r
 
 
 @jit(fastmath={"contract"})
@@ -34,11 +45,6 @@ def exp(x):
     """e^x of a float32; 0 and inf where it does not fit, NaN of NaN."""
     x = np.float32(-104) if x < np.float32(-104) else x
     x = np.float32(89) if x > np.float32(89) else x
-    whole = np.floor(x * PER_LN_2 + np.float32(0.5))
-    r = (x - whole * HIGH) - whole * LOW
-    series = SERIES[7]
-    for k in (6, 5, 4, 3, 2, 1, 0):
-        series = series * r + SERIES[k]
-    n = np.int32(whole)
+    n, s = reduced(x)
     half = n >> np.int32(1)  # in two steps: the smallest results are below 2⁻¹²⁶
-    return series * _power_of_two(half) * _power_of_two(n - half)
+    return (s + np.float32(1)) * power_of_two(half) * power_of_two(n - half)

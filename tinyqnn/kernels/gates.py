@@ -1,20 +1,25 @@
-"""A state times its weights, a few rows at a time: what an LSTM does at every step, without a detour.
+"""An LSTM on codes for a few rows: every step, from the state to the next, without a detour through Python.
 
 For one row the time goes into reading the weights, and into everything that a call does besides. So one call does it
-all: codes to bits, the products of bits of `bitserial.py`, and the factor.
+all, at every step: the state becomes codes, codes become bits, then the products of bits of `bitserial.py`, the factor,
+and the gates of `lstm.py`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from tinyqnn.kernels.bitserial import BitSerialGemm, minus, plan_pairs, shifted
 from tinyqnn.kernels.count import count_and
 from tinyqnn.kernels.jit import jit
+from tinyqnn.kernels.lstm import advance_row
 from tinyqnn.kernels.product import COLS, UNITS, WIDTH
+from tinyqnn.kernels.requantize import step_up
 from tinyqnn.kernels.simd import apply, multiples, popcount, put_tile, test_bits, zeros
 
-__all__ = ["BitRows", "cell"]
+__all__ = ["BitRows"]
 
 Array = np.ndarray
 
@@ -49,56 +54,40 @@ class BitRows:
         )  # fmt: skip
         return out
 
-    def step(
-        self, h: Array, before: Array, edges: Array, first: int, direction: int, scale: Array, codes: Array, to: Array
-    ) -> None:
-        """A step of an LSTM up to tanh: h itself, its codes, their product added to the gates, all times `scale`.
+    def steps(self, gates: Array, bias: Array, stairs: Any, from_zeros: bool, codes: Array, y: Array, c: Array) -> None:
+        """All steps of an LSTM whose state is encoded before it is multiplied, in place and in one call.
 
-        h                         (M, K) float32: tanh(c), multiplied here with the gate o of `before`
-        before, to                (M, 4K) the gates of the step before and of this one
-        edges, first, direction   the stairs of its code, see `requantize.py`
-        codes                     (M, K) int8 or uint8, written
+        gates        (T, M, 4K) float32: the inputs' share of the sums on entry, the gates i, f, g, o at the end
+        bias         (4K,) float32
+        stairs       the code of the state: `edges` (E, 1) float32, `first` and `direction` (1,), see `requantize.py`
+        from_zeros   the first state is zeros, and is not encoded
+        codes        (T, M, K), written
+        y, c         (T + 1, M, K) float32: states and cells, of which [0] is given
         """
-        _step(
-            h, before, edges, first, direction, codes.view(np.int8), self.panels, self.planes, self.pairs, self.start,
-            self.constant, self.x_planes, self.x_weights, self.factor, scale, to,
+        _steps(
+            gates, bias, y, c, codes.view(np.int8), from_zeros, stairs.edges[:, 0], stairs.first.view(np.int8)[0],
+            stairs.direction[0], self.panels, self.planes, self.pairs, self.start, self.constant, self.x_planes,
+            self.x_weights, self.factor,
         )  # fmt: skip
 
 
 @jit
-def cell(a, scale, shift, c, out):
-    """What follows tanh: a · scale + shift in place, the gates i, f, g, o; out = f · c + i · g."""
-    hidden = c.shape[1]
-    for m in range(len(a)):
-        row, old, new = a[m], c[m], out[m]
-        for j in range(4 * hidden):
-            row[j] = row[j] * scale[j] + shift[j]
-        for j in range(hidden):
-            new[j] = row[hidden + j] * old[j] + row[j] * row[2 * hidden + j]
-
-
-@jit
-def _step(
-    h, before, edges, first, direction, codes, panels, planes, pairs, start, constant, x_planes, x_weights, factor,
-    scale, out,
+def _steps(
+    gates, bias, y, c, codes, from_zeros, edges, first, direction, panels, planes, pairs, start, constant, x_planes,
+    x_weights, factor,
 ):  # fmt: skip
-    hidden = h.shape[1]
-    counts = np.empty(hidden, np.int32)
-    for m in range(len(h)):
-        row, code, o = h[m], codes[m], before[m, 3 * hidden :]
-        for i in range(hidden):
-            row[i] *= o[i]
-        counts[:] = 0
-        for edge in edges:
-            for i in range(hidden):
-                counts[i] += np.int32(row[i] >= edge)
-        for i in range(hidden):
-            code[i] = first + direction * counts[i]
-    _rows(codes, panels, planes, pairs, start, constant, x_planes, x_weights, factor, out)
-    for m in range(len(out)):
-        line = out[m]
-        for o in range(len(line)):
-            line[o] *= scale[o]
+    for t in range(len(gates)):
+        sums = gates[t]
+        for m in range(len(sums)):
+            line = sums[m]
+            for j in range(len(bias)):
+                line[j] += bias[j]
+        if t > 0 or not from_zeros:
+            for m in range(len(sums)):
+                step_up(y[t, m], edges, first, direction, codes[t, m])
+            _rows(codes[t], panels, planes, pairs, start, constant, x_planes, x_weights, factor, sums)
+        for m in range(len(sums)):
+            advance_row(sums[m], c[t, m], c[t + 1, m], y[t + 1, m])
 
 
 @jit

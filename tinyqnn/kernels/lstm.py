@@ -1,7 +1,7 @@
-"""An LSTM backwards over its steps: each thread takes some of the sequences and never waits for the others.
+"""An LSTM over all its steps, and backwards: each thread takes some of the sequences and never waits for the others.
 
-A step is one walk over the gates while they are in the cache, and one small product. The formulas, and the NumPy twin,
-are in `tinyqnn/functional/recurrent.py`.
+A step is one small product and one walk over the gates while they are in the cache. The formulas, and the NumPy twin,
+are in `tinyqnn/functional/recurrent.py`; what squashes the gates is in `squash.py`.
 """
 
 # mypy: allow-untyped-defs
@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyqnn.kernels.exponential import exp
 from tinyqnn.kernels.gemm import pack, panel_width, product
 from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.squash import sigmoid, tanh
 
-__all__ = ["backward"]
+__all__ = ["advance", "advance_row", "backward", "forward"]
 
 Array = np.ndarray
 
-
-@jit(error_model="numpy")
-def _tanh(x):
-    return np.float32(1) - np.float32(2) / (np.float32(1) + exp(x + x))
+CHUNK = 1 << 14  # numbers that are worth a thread
 
 
 @jit
@@ -38,6 +35,76 @@ def _rows_times(a, base, first, last, depth, packed, cols, y):
 
 
 @jit(error_model="numpy")
+def advance_row(a, c, c_new, h):
+    """One step of one sequence: the sums a (4·hidden,) become the gates i, f, g, o; writes c_new and h (hidden,)."""
+    hidden = len(c)
+    i, f, g, o = a[:hidden], a[hidden : 2 * hidden], a[2 * hidden : 3 * hidden], a[3 * hidden :]
+    for j in range(2 * hidden):
+        a[j] = sigmoid(a[j])
+    for j in range(hidden):
+        g[j] = tanh(g[j])
+    for j in range(hidden):
+        o[j] = sigmoid(o[j])
+    for j in range(hidden):
+        c_new[j] = f[j] * c[j] + i[j] * g[j]
+    for j in range(hidden):
+        h[j] = o[j] * tanh(c_new[j])
+
+
+@jit
+def _advance(first, last, a, c, c_new, h):
+    for n in range(first, last):
+        advance_row(a[n], c[n], c_new[n], h[n])
+
+
+def advance(a: Array, c: Array, c_new: Array, h: Array) -> None:
+    """One step from the gates' sums a (N, 4·hidden), see `functional/recurrent.py`. All arrays float32, contiguous.
+
+    >>> a, c = np.zeros((1, 4), np.float32), np.ones((1, 1), np.float32)
+    >>> advance(a, c, c, np.empty_like(c))
+    >>> c.item()
+    0.5
+    """
+    run(lambda first, last: _advance(first, last, a, c, c_new, h), len(a), max(CHUNK // a.shape[1], 1))
+
+
+@jit
+def _forward(first, last, gates, bias, packed, outputs, cells):
+    steps, batch, hidden = gates.shape[0], gates.shape[1], outputs.shape[2]
+    sums = np.empty((batch, 4 * hidden), np.float32)
+    for t in range(steps):
+        _rows_times(
+            outputs.reshape(-1), t * batch * hidden, first, last, hidden, packed, 4 * hidden, sums.reshape(-1)
+        )  # fmt: skip
+        for n in range(first, last):
+            a, more = gates[t, n], sums[n]
+            for j in range(4 * hidden):
+                a[j] = (a[j] + bias[j]) + more[j]
+            advance_row(a, cells[t, n], cells[t + 1, n], outputs[t + 1, n])
+
+
+def forward(gates: Array, bias: Array, weight_hh: Array, outputs: Array, cells: Array) -> None:
+    """Step after step, in place: h and c of step t + 1 from those of step t. All arrays float32 and contiguous.
+
+    gates            (T, N, 4·hidden): the inputs' share of the sums on entry, the gates i, f, g, o after σ and tanh
+    bias             (4·hidden,)
+    weight_hh        (4·hidden, hidden)
+    outputs, cells   (T + 1, N, hidden), of which [0] is given
+
+    >>> outputs, cells = np.zeros((2, 1, 1), np.float32), np.ones((2, 1, 1), np.float32)
+    >>> forward(np.zeros((1, 1, 4), np.float32), np.zeros(4, np.float32), np.ones((4, 1), np.float32), outputs, cells)
+    >>> cells[1].item(), round(outputs[1].item(), 4)
+    (0.5, 0.2311)
+    """
+    packed, batch = pack(weight_hh.T).data, gates.shape[1]
+    run(
+        lambda first, last: _forward(first, last, gates, bias, packed, outputs, cells),
+        batch,
+        -(-batch // get_num_threads()),
+    )
+
+
+@jit(error_model="numpy")
 def _backward(first, last, grad_y, grad_h, grad_c, gates, cells, packed, grad_gates):
     steps, batch, hidden = grad_y.shape
     one, tanh_c = np.float32(1), np.empty(hidden, np.float32)
@@ -49,7 +116,7 @@ def _backward(first, last, grad_y, grad_h, grad_c, gates, cells, packed, grad_ga
             grad_g, grad_o = grad_a[2 * hidden : 3 * hidden], grad_a[3 * hidden :]
             dy, dh, dc = grad_y[t, n], grad_h[n], grad_c[n]
             for j in range(hidden):
-                tanh_c[j] = _tanh(c_new[j])
+                tanh_c[j] = tanh(c_new[j])
             for j in range(hidden):
                 dh[j] += dy[j]
             for j in range(hidden):

@@ -76,18 +76,20 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
 @jit
 def _stairs(x, start, stop, edges, first, direction, y):
     """One stairs for all."""
-    counts = np.empty(SPAN, np.int32)
     for i in range(start, stop, SPAN):
-        n = min(SPAN, stop - i)
-        xs, ys = x[i : i + n], y[i : i + n]
-        for j in range(n):
-            counts[j] = 0
-        for e in range(len(edges)):
-            edge = edges[e]
-            for j in range(n):
-                counts[j] += np.int32(xs[j] >= edge)
-        for j in range(n):
-            ys[j] = first + direction * np.int8(counts[j])
+        end = min(i + SPAN, stop)
+        step_up(x[i:end], edges, first, direction, y[i:end])
+
+
+@jit
+def step_up(x, edges, first, direction, y):
+    """The codes of a few numbers: for each edge one walk over all of them."""
+    counts = np.zeros(len(x), np.int32)
+    for edge in edges:
+        for j in range(len(x)):
+            counts[j] += np.int32(x[j] >= edge)
+    for j in range(len(x)):
+        y[j] = first + direction * np.int8(counts[j])
 
 
 @jit
