@@ -10,7 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, IntConv2d, jit, reference, tiles, using
+from tinyqnn.kernels import (
+    BinaryGemm,
+    BitSerialGemm,
+    Int8Gemm,
+    IntConv2d,
+    jit,
+    reference,
+    tiled,
+    tiledconv,
+    tiles,
+    using,
+)
 from tinyqnn.kernels.requantize import Stairs, max_codes, staircase
 from tinyqnn.kernels.signbits import SignBits
 
@@ -106,6 +117,37 @@ def test_midrise_codes_stand_for_odd_numbers(n, c, unsigned, masked, seed):
     assert np.array_equal(conv(x), reference.conv2d(2 * x.astype(np.int64) + 1, w, None, padding=(1, 1)))
     with pytest.raises(ValueError, match="activations: expected whole numbers from"):
         conv(np.full((1, c, 4, 5), 64 if not unsigned else 128, x.dtype))
+
+
+@given(
+    st.integers(1, 9), st.tuples(st.integers(3, 40), st.integers(3, 40)), st.sampled_from([1, 4, 65]),
+    st.sampled_from([1, 17, 100]), pairs, st.tuples(st.integers(0, 2), st.integers(0, 2)), st.integers(1, 300),
+    st.booleans(), st.integers(0, 1000),
+)  # fmt: skip
+@example(1, (40, 40), 65, 100, (1, 1), (1, 1), 20, True, 0)  # strips
+@example(9, (3, 5), 4, 17, (1, 1), (1, 1), 40, False, 0)  # several images an item, and pieces of w
+@example(2, (9, 3), 1, 1, (1, 2), (1, 0), 1, True, 0)  # fewer rows than a tile has
+def test_images_are_shared_out_in_strips_and_in_groups(n, size, c, o, stride, padding, few, midrise, seed):
+    rng, before = np.random.default_rng(seed), jit.get_num_threads()
+    w, x = rng.integers(-128, 128, (o, c, 3, 3)), rng.integers(-64, 64, (n, c, *size)).astype(np.int8)
+    tiledconv.plan.cache_clear()
+    try:
+        with patch.multiple(tiledconv, FEW=few, MANY=2 * few), patch.multiple(tiled, PAYS=1, CACHED=1 << 16):
+            for threads in (1, 2):
+                jit.set_num_threads(threads)
+                y = IntConv2d(w, lambda w: Int8Gemm(w, midrise=midrise), stride, padding)(x)
+                numbers = x.astype(int) * (2 if midrise else 1) + midrise
+                assert np.array_equal(y, reference.conv2d(numbers, w, None, stride, padding))
+    finally:
+        jit.set_num_threads(before)
+        tiledconv.plan.cache_clear()
+
+
+def test_plans_cover_every_image_once():
+    for n, size in ((1, (5, 5)), (3, (70, 9)), (40, (4, 4)), (7, (33, 33))):
+        plan = tiledconv.plan(n, size, 1, 100, (3, 3), (1, 1), (1, 1), (1, 1))
+        assert plan.items % plan.strips == 0
+        assert plan.fewest * plan.items <= n * size[0] * size[1] <= len(plan.places) * plan.items
 
 
 @pytest.mark.parametrize("threads", [1, 2])

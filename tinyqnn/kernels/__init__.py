@@ -34,6 +34,7 @@ _SUBMODULES = frozenset(
         "simd",
         "tiles",
         "tiled",
+        "tiledconv",
         "conv",
         "gemm",
         "channels",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels import tiled, tiles
+from tinyqnn.kernels import tiled, tiledconv, tiles
 from tinyqnn.kernels.jit import aligned, jit, run
 from tinyqnn.kernels.pack import as_bytes
 from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
@@ -38,6 +38,7 @@ from tinyqnn.kernels.simd import (
 __all__ = ["Int8Gemm"]
 
 Array = np.ndarray
+Pair = tuple[int, int]
 
 COPY_PAYS = 1 << 21  # bytes from which a second thread pays; it takes about as long to wake as to copy half of them
 BLOCK = 96  # groups of four bytes of k at a time: 24 kB of a panel
@@ -91,41 +92,6 @@ def _place(first, last, x, count, targets, data):
         copy(data, 4 * targets[r], x, r * count, count)
 
 
-@jit
-def _border(first, last, x, height, width, channels, unit, up, left, twice, low, high, data):
-    """Images first … last, pixels of `channels` bytes, go into images with a border, pixels of `unit` bytes.
-
-    With `twice` a byte becomes 2·byte + 1, and the answer is whether all were between low and high.
-    """
-    line, size = (width + 2 * left) * unit, width * channels
-    smallest, largest = np.int8(127), np.int8(-128)
-    for n in range(first, last):
-        o = n * (height + 2 * up) * line
-        data[o : o + up * line] = 0
-        o += up * line
-        for h in range(height):
-            data[o : o + left * unit] = 0
-            data[o + line - left * unit : o + line] = 0
-            i, o_ = (n * height + h) * size, o + left * unit
-            if unit != channels:
-                data[o_ : o_ + width * unit] = 0
-                for p in range(width):
-                    for c in range(channels):
-                        byte = x[i + p * channels + c]
-                        smallest, largest = min(smallest, byte), max(largest, byte)
-                        data[o_ + p * unit + c] = 2 * byte + 1 if twice else byte
-            elif twice:
-                xs, ys = x[i : i + size], data[o_ : o_ + size]
-                for k in range(size):
-                    smallest, largest = min(smallest, xs[k]), max(largest, xs[k])
-                    ys[k] = 2 * xs[k] + 1
-            else:
-                copy(data, o_, x, i, size)
-            o += line
-        data[o : o + up * line] = 0
-    return not twice or (low <= smallest and largest <= high)
-
-
 class Int8Gemm(IntegerGemm):
     """`x · wᵀ` for bytes: `w` (N, K), −128 … 127, packed once; `x` (M, K), −128 … 127, or 0 … 255 with `unsigned`.
 
@@ -156,8 +122,8 @@ class Int8Gemm(IntegerGemm):
         groups = padded.reshape(n, -1).view("<i4").astype(np.int32)  # four bytes, the first lowest
         if self.tiles:
             self.groups = groups
-            self.by_runs: dict[tuple[tuple[int, int], ...], tiled.Panels] = {}
-            self._panels: tuple[Any, Any] = (None, None)  # what the last walk, and the last stairs, were made into
+            self.panels_of: dict[tuple[tuple[int, int], ...], tiled.Panels] = {}
+            self._last: tuple[Any, Any] = (None, None)  # what the last walk, and the last stairs, were made into
             self._stairs: tuple[Any, Any] = (None, None)
             self._walk = np.arange(groups.shape[1])
             return
@@ -207,32 +173,29 @@ class Int8Gemm(IntegerGemm):
 
     def pack_pixels(self, x: Array, targets: Array, size: int) -> Array:
         """Rows of bytes (R, C) to `targets` in a new array of `size` groups of four, the byte of 0 elsewhere."""
-        if self.tiles:
-            data = tiled.aligned_bytes(4 * size).view(np.uint8)
-            data[:] = 0
-        else:
-            data = np.full(4 * size, self.zero, np.uint8)
-        return self._placed(self.octets(x), targets, data)
+        return self._placed(self.octets(x), targets, np.full(4 * size, self.zero, np.uint8))
 
-    def pack_images(self, pixels: Array, size: tuple[int, int, int], padding: tuple[int, int]) -> Array:
-        """Pixels (N·H·W, C) with a border of zeros around each image of `size` (N, H, W); for tiles."""
-        (n, h, w), (up, left), c = size, padding, pixels.shape[1]
-        data, low, high = tiled.aligned_bytes(n * (h + 2 * up) * (w + 2 * left) * fours(c)), self.low, self.high
+    def convolve(self, pixels: Array, size: tuple[int, int, int], layout: tuple[Pair, Pair, Pair, Pair],
+                 stairs: Stairs | None = None) -> Array:  # fmt: skip
+        """Images of `size` (N, H, W), pixels (N·H·W, C): sums (N, H', W', O), or codes; on tiles.
+
+        `layout` is kernel, stride, padding and dilation.
+        """
+        (n, h, w), c, low, high = size, pixels.shape[1], self.low, self.high
         if pixels.dtype not in (np.int8, np.uint8) or not self.midrise:
             pixels = as_bytes(pixels, low, high, "activations")
-        if self.midrise and pixels.dtype == np.uint8:  # of which those from 128 on look negative
+        if pixels.dtype == np.uint8:  # of which those from 128 on look negative
             low = 0
-        flat, good = np.ascontiguousarray(pixels).reshape(-1).view(np.int8), []
-
-        def body(first: int, last: int) -> None:
-            good.append(
-                _border(first, last, flat, h, w, c, fours(c), up, left, self.midrise, low, min(high, 127), data)
-            )
-
-        run(body, n, None if pixels.size > COPY_PAYS else n)
-        if not all(good):
+        where = tiledconv.plan(n, (h, w), self.units(c), self.shape[0], *layout)
+        y = np.empty((n, *where.out, self.shape[0]), np.int32 if stairs is None else stairs.first.dtype)
+        good = not n or tiledconv.convolve(
+            np.ascontiguousarray(pixels).view(np.uint8 if self.unsigned else np.int8), (n, h, w, c, fours(c)),
+            layout[2], (low, min(high, 127)) if self.midrise else None, where, self._by_runs(where.runs),
+            y.reshape(-1, self.shape[0]), self._table(stairs),
+        )  # fmt: skip
+        if not good:
             raise ValueError(f"activations: expected whole numbers from {self.low} to {self.high}")
-        return data.view(np.int32)
+        return y
 
     @staticmethod
     def _placed(octets: Array, targets: Array, data: Array) -> Array:
@@ -268,20 +231,24 @@ class Int8Gemm(IntegerGemm):
     def _on_tiles(self, packed: Rows, y: Array, stairs: Stairs | None = None) -> None:
         if not len(y):
             return
-        walk, panels = self._panels
+        walk, panels = self._last
         if walk is not packed.walk:
-            runs = tiled.runs_of(packed.walk)
-            if runs not in self.by_runs:
-                self.by_runs[runs] = tiled.pack_panels(self.groups, runs)
-            panels = self.by_runs[runs]
-            self._panels = packed.walk, panels
-        table = None
-        if stairs is not None:
-            known, table = self._stairs
-            if known is not stairs:
-                table = tiled.stairs_table(*stairs)
-                self._stairs = stairs, table
-        tiled.multiply(packed.data, packed.places, panels, not self.unsigned, y, table)
+            panels = self._by_runs(tiled.runs_of(packed.walk))
+            self._last = packed.walk, panels
+        tiled.multiply(packed.data, packed.places, panels, not self.unsigned, y, self._table(stairs))
+
+    def _by_runs(self, runs: tuple[tuple[int, int], ...]) -> tiled.Panels:
+        """The weights as tiles for rows that lie in such runs."""
+        if runs not in self.panels_of:
+            self.panels_of[runs] = tiled.pack_panels(self.groups, runs)
+        return self.panels_of[runs]
+
+    def _table(self, stairs: Stairs | None) -> Array | None:
+        known, table = self._stairs
+        if known is not stairs:
+            table = None if stairs is None else tiled.stairs_table(*stairs)
+            self._stairs = stairs, table
+        return table
 
     def kernel(self, packed: Rows, part: int) -> Callable[[int, int, int, int, Array], None]:
         multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.jit import jit, run
 from tinyqnn.kernels.product import Rows
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.requantize import Stairs, staircase
@@ -112,6 +112,7 @@ class IntConv2d:
                 f"expected stride and dilation from 1 and padding from 0, got {stride}, {dilation}, {padding}"
             )
         self.groups, self.kernel = groups, (codes.shape[2], codes.shape[3])
+        self._layout = self.kernel, self.stride, self.padding, self.dilation
         o, self.channels = len(codes), codes.shape[1] * groups
         taps = codes.transpose(0, 2, 3, 1).reshape(groups, o // groups, -1, codes.shape[1])  # (G, O/G, kh·kw, C/G)
         self.gemms = [make(group) for group in taps]
@@ -125,29 +126,16 @@ class IntConv2d:
         pixels, (n, h, w) = self._pixels(x)
         if self.depthwise and self.gemms[0].compiled:
             return self._depthwise(pixels, (n, h, w))
-        if self.groups == 1 and n >= 4 * get_num_threads() >= 8 and getattr(self.gemms[0], "tiles", False):
-            return self._by_images(pixels, (n, h, w))
         parts, size = [], self.channels // self.groups
         for g, gemm in enumerate(self.gemms):
             group = pixels if self.groups == 1 else np.ascontiguousarray(pixels[:, g * size : (g + 1) * size])
-            rows, out = self._rows(g, group, (n, h, w))
-            parts.append(gemm.multiply(rows))  # (…, N·H'·W', O/G)
-        y = parts[0] if self.groups == 1 else np.concatenate(parts, -1)
-        return np.moveaxis(y.reshape(*y.shape[:-2], n, *out, y.shape[-1]), -1, -3)
-
-    def _by_images(self, pixels: Array, size: tuple[int, int, int]) -> Array:
-        """Each thread packs and multiplies some of the images: one meeting of the threads instead of two."""
-        gemm, (n, h, w) = self.gemms[0], size
-        out = conv2d_output_size((h, w), self.kernel, self.stride, self.padding, self.dilation)
-        y = np.empty((n, max(out[0], 0) * max(out[1], 0), gemm.shape[0]), np.int32)
-
-        def body(first: int, last: int) -> None:
-            some = pixels[first * h * w : last * h * w]
-            packed, _ = self._rows(0, some, (last - first, h, w))
-            gemm.multiply(packed, y[first:last].reshape(-1, y.shape[2]))
-
-        run(body, n, -(-n // (2 * get_num_threads())))
-        return y.reshape(n, *out, -1).transpose(0, 3, 1, 2)
+            if getattr(gemm, "tiles", False):
+                parts.append(gemm.convolve(group, (n, h, w), self._layout))
+            else:
+                rows, out = self._rows(g, group, (n, h, w))
+                part = gemm.multiply(rows)  # (…, N·H'·W', O/G)
+                parts.append(part.reshape(*part.shape[:-2], n, *out, part.shape[-1]))
+        return np.moveaxis(parts[0] if self.groups == 1 else np.concatenate(parts, -1), -1, -3)
 
     def to_codes(self, x: Any, stairs: Stairs) -> Array:
         """The codes (N, O, H', W') to which the sums of `self(x)` step up.
@@ -162,6 +150,8 @@ class IntConv2d:
             y = self(x).transpose(0, 2, 3, 1)
             return staircase(y.reshape(-1, y.shape[-1]), *stairs).reshape(y.shape).transpose(0, 3, 1, 2)
         pixels, size = self._pixels(x)
+        if getattr(self.gemms[0], "tiles", False):
+            return self.gemms[0].convolve(pixels, size, self._layout, stairs).transpose(0, 3, 1, 2)
         rows, out = self._rows(0, pixels, size)
         return self.gemms[0].to_codes(rows, stairs).reshape(size[0], *out, -1).transpose(0, 3, 1, 2)
 
@@ -180,10 +170,7 @@ class IntConv2d:
         place = _geometry(n, (h, w), units, self.kernel, self.stride, self.padding, self.dilation)
         shape = (len(place.places), gemm.shape[1])
         if gemm.compiled:
-            if getattr(gemm, "tiles", False):
-                data = gemm.pack_images(pixels, size, self.padding)
-            else:
-                data = gemm.pack_pixels(pixels, place.targets, place.size)
+            data = gemm.pack_pixels(pixels, place.targets, place.size)
             start = None if place.missing is None else self._start(g, size, place.missing)
             return Rows(shape, data, place.places, place.walk, place.size, start), place.out
         numbers = gemm.numbers(pixels)  # (…, N·H·W, C)

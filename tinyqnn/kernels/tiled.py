@@ -21,12 +21,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
 
-from tinyqnn.kernels import tiles, turns
-from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
+from tinyqnn.kernels import tiles
+from tinyqnn.kernels.jit import aligned, get_num_threads, jit, share
 from tinyqnn.kernels.simd import at
+from tinyqnn.kernels.turns import leave, take
 
-__all__ = ["Panels", "aligned_bytes", "multiply", "pack_panels", "runs_of", "stairs_table"]
+__all__ = ["Panels", "aligned_bytes", "multiply", "pack_panels", "product", "runs_of", "space", "stairs_table"]
 
 Array = np.ndarray
 
@@ -34,6 +37,7 @@ PAIR = 2 * tiles.ROWS  # rows of y, and columns, in a piece's innermost block
 TILE = tiles.ROWS * tiles.STEP  # bytes
 AHEAD = 12  # steps: so far before a tile of w is wanted it is asked for, where few rows leave nothing else to do
 CACHED = 1 << 20  # bytes of w that a core keeps at hand
+PAYS = 1 << 24  # products of two bytes from which a second thread pays
 
 
 class Panels(NamedTuple):
@@ -88,6 +92,18 @@ def pack_panels(groups: Array, runs: tuple[tuple[int, int], ...]) -> Panels:
     return Panels(np.array([*steps, *(2 * TILE * s for s in range(depth))]), columns, data)
 
 
+@intrinsic(prefer_literal=True)
+def dot(typingctx: Any, c: Any, a: Any, b: Any, x: Any) -> Any:
+    """`tiles.dot_bytes`, signed as the numbers of array x."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = "tdpbssd" if x.dtype.signed else "tdpbusd"
+        tiles._emit(builder, f"{word} %tmm{b.literal_value}, %tmm{a.literal_value}, %tmm{c.literal_value}")
+        return context.get_dummy_value()
+
+    return types.void(c, a, b, x), codegen
+
+
 # The two helpers take addresses: with arrays for arguments Numba would count references at each call, which costs more
 # than what they do.
 
@@ -134,77 +150,91 @@ def _step_up(sums, height, stairs, count, line, codes, cols, lanes):
             tiles.put_bytes(code, codes + r * cols, lanes)
 
 
-def _make_multiply(signed: bool, to_codes: bool) -> Any:
-    """The loop below for signed bytes of x, or for unsigned ones; sums to y, or codes."""
+@jit
+def space(count, like):
+    """`count` uninitialised bytes of the type of those in `like` that begin on a cache line, and a step more."""
+    raw = np.empty(count + 2 * tiles.STEP, like.dtype)
+    return raw[-tiles.address(raw) & 63 :]
 
-    @jit
-    def multiply(counter, table, a, places, steps, columns, b, height, cols, piece, pieces, gathered, y, sums, stairs):
-        m, depth, lanes = len(places), len(steps) // 2, min(cols, tiles.COLUMNS)
-        row_pairs, col_pairs = -(-m // PAIR), len(columns) // 2
-        weights, images, to, here = tiles.address(b), tiles.address(a), tiles.address(y), tiles.address(sums)
-        rows, walk, space = tiles.address(places), tiles.address(steps), tiles.address(gathered)
-        taken = tiles.address(counter)
-        tiles.configure(table)
-        while True:
-            mine = turns.add(taken, 0, 1)
-            if mine >= pieces:
-                break
-            i = mine % row_pairs * PAIR
-            i0, i1 = min(i, m - height), min(i + tiles.ROWS, m - height)
-            x0, stride0, t0 = _rows(images, rows + 8 * i0, walk, depth, height, space)
-            x1, stride1, t1 = x0, stride0, t0
+
+@jit
+def product(x, places, first, last, steps, columns, b, pair, end, height, cols, gathered, y, here, stairs):
+    """Rows first … last of x times pairs of tiles of w; `y` is where row 0 of the sums lies, or of codes with stairs.
+
+    A row that is moved up is row 0 at least, so there must be `height` of them.
+    """
+    m, depth, lanes = len(places), len(steps) // 2, min(cols, tiles.COLUMNS)
+    rows, walk, data, w, space = (
+        tiles.address(places), tiles.address(steps), tiles.address(x), tiles.address(b), tiles.address(gathered),
+    )  # fmt: skip
+    tile_sums = tiles.address(here)
+    for i in range(first, last, PAIR):
+        i0, i1 = min(i, m - height), min(i + tiles.ROWS, m - height)
+        x0, stride0, t0 = _rows(data, rows + 8 * i0, walk, depth, height, space)
+        x1, stride1, t1 = x0, stride0, t0
+        if i1 > i0:
+            x1, stride1, t1 = _rows(data, rows + 8 * i1, walk, depth, height, space + TILE)
+        for p in range(pair, end):
+            tiles.zero(0)
+            tiles.zero(1)
+            from_ = w + p * depth * 2 * TILE
             if i1 > i0:
-                x1, stride1, t1 = _rows(images, rows + 8 * i1, walk, depth, height, space + TILE)
-            j = mine // row_pairs * piece
-            for pair in range(j, min(j + piece, col_pairs)):
-                tiles.zero(0)
-                tiles.zero(1)
-                w = weights + pair * depth * 2 * TILE
+                tiles.zero(2)
+                tiles.zero(3)
+                for s in range(depth):
+                    tiles.stream(6, from_ + s * 2 * TILE, tiles.STEP)
+                    tiles.stream(7, from_ + s * 2 * TILE + TILE, tiles.STEP)
+                    tiles.load(4, x0 + at(steps, t0 + s), stride0)
+                    tiles.load(5, x1 + at(steps, t1 + s), stride1)
+                    dot(0, 4, 6, x)
+                    dot(1, 4, 7, x)
+                    dot(2, 5, 6, x)
+                    dot(3, 5, 7, x)
+            else:  # few rows: what takes the time is reading w
+                for s in range(depth):
+                    tiles.expect(from_ + (s + AHEAD) * 2 * TILE)
+                    tiles.expect(from_ + (s + AHEAD) * 2 * TILE + TILE)
+                    tiles.load(6, from_ + s * 2 * TILE, tiles.STEP)
+                    tiles.load(7, from_ + s * 2 * TILE + TILE, tiles.STEP)
+                    tiles.load(4, x0 + at(steps, t0 + s), stride0)
+                    dot(0, 4, 6, x)
+                    dot(1, 4, 7, x)
+            j0, j1 = at(columns, 2 * p), at(columns, 2 * p + 1)
+            if stairs is not None:
+                line, half, f = 4 * stairs.shape[1], 4 * tiles.COLUMNS, tiles.address(stairs)
+                tiles.store(0, tile_sums, 4 * PAIR)
+                tiles.store(1, tile_sums + half, 4 * PAIR)
                 if i1 > i0:
-                    tiles.zero(2)
-                    tiles.zero(3)
-                    for s in range(depth):
-                        tiles.stream(6, w + s * 2 * TILE, tiles.STEP)
-                        tiles.stream(7, w + s * 2 * TILE + TILE, tiles.STEP)
-                        tiles.load(4, x0 + at(steps, t0 + s), stride0)
-                        tiles.load(5, x1 + at(steps, t1 + s), stride1)
-                        tiles.dot_bytes(0, 4, 6, signed)
-                        tiles.dot_bytes(1, 4, 7, signed)
-                        tiles.dot_bytes(2, 5, 6, signed)
-                        tiles.dot_bytes(3, 5, 7, signed)
-                else:  # few rows: what takes the time is reading w
-                    for s in range(depth):
-                        tiles.expect(w + (s + AHEAD) * 2 * TILE)
-                        tiles.expect(w + (s + AHEAD) * 2 * TILE + TILE)
-                        tiles.load(6, w + s * 2 * TILE, tiles.STEP)
-                        tiles.load(7, w + s * 2 * TILE + TILE, tiles.STEP)
-                        tiles.load(4, x0 + at(steps, t0 + s), stride0)
-                        tiles.dot_bytes(0, 4, 6, signed)
-                        tiles.dot_bytes(1, 4, 7, signed)
-                j0, j1 = at(columns, 2 * pair), at(columns, 2 * pair + 1)
-                if to_codes:
-                    line, half, f = 4 * stairs.shape[1], 4 * tiles.COLUMNS, tiles.address(stairs)
-                    tiles.store(0, here, 4 * PAIR)
-                    tiles.store(1, here + half, 4 * PAIR)
-                    if i1 > i0:
-                        tiles.store(2, here + 2 * TILE, 4 * PAIR)
-                        tiles.store(3, here + 2 * TILE + half, 4 * PAIR)
-                    for k in range(4 if i1 > i0 else 2):
-                        i, c = i1 if k > 1 else i0, 4 * (j1 if k % 2 else j0)
-                        tile, out = here + k // 2 * 2 * TILE + k % 2 * half, to + i * cols + c // 4
-                        _step_up(tile, height, f + c, len(stairs) - 2, line, out, cols, lanes)
-                else:
-                    tiles.store(0, to + 4 * (i0 * cols + j0), 4 * cols)
-                    tiles.store(1, to + 4 * (i0 * cols + j1), 4 * cols)
-                    if i1 > i0:
-                        tiles.store(2, to + 4 * (i1 * cols + j0), 4 * cols)
-                        tiles.store(3, to + 4 * (i1 * cols + j1), 4 * cols)
-        tiles.release()
-
-    return multiply
+                    tiles.store(2, tile_sums + 2 * TILE, 4 * PAIR)
+                    tiles.store(3, tile_sums + 2 * TILE + half, 4 * PAIR)
+                for k in range(4 if i1 > i0 else 2):
+                    i_, c = i1 if k > 1 else i0, 4 * (j1 if k % 2 else j0)
+                    tile, out = tile_sums + k // 2 * 2 * TILE + k % 2 * half, y + i_ * cols + c // 4
+                    _step_up(tile, height, f + c, len(stairs) - 2, line, out, cols, lanes)
+            else:
+                tiles.store(0, y + 4 * (i0 * cols + j0), 4 * cols)
+                tiles.store(1, y + 4 * (i0 * cols + j1), 4 * cols)
+                if i1 > i0:
+                    tiles.store(2, y + 4 * (i1 * cols + j0), 4 * cols)
+                    tiles.store(3, y + 4 * (i1 * cols + j1), 4 * cols)
 
 
-_KERNELS = {(signed, codes): _make_multiply(signed, codes) for signed in (True, False) for codes in (True, False)}
+@jit
+def _multiply(seat, table, x, places, steps, columns, b, height, cols, many, piece, y, stairs):
+    """Pieces of the result: `many` rows, and `piece` pairs of tiles of w."""
+    m, depth, pairs = len(places), len(steps) // 2, len(columns) // 2
+    groups, here, gathered = -(-m // many), space(4 * PAIR * PAIR, b), space(depth * 2 * TILE, b)
+    mine = take(seat)
+    tiles.configure(table)
+    while mine >= 0:
+        first, pair = mine % groups * many, mine // groups * piece
+        product(
+            x, places, first, min(first + many, m), steps, columns, b, pair, min(pair + piece, pairs), height, cols,
+            gathered, tiles.address(y), here, stairs,
+        )  # fmt: skip
+        mine = take(seat)
+    tiles.release()
+    leave(seat)
 
 
 def stairs_table(edges: Array, first: Array, direction: Array) -> Array:
@@ -218,21 +248,12 @@ def multiply(a: Array, places: Array, panels: Panels, signed: bool, y: Array, st
     m, n = y.shape
     steps, columns, data = panels
     height, depth, col_pairs = min(m, tiles.ROWS), len(steps) // 2, len(columns) // 2
-    threads, row_pairs = get_num_threads(), -(-m // PAIR)
-    piece = max(1, CACHED // (depth * 2 * TILE))  # pairs of tiles of w
-    if row_pairs < 4 * threads > 1:
-        piece = min(piece, max(1, -(-col_pairs * row_pairs // (4 * threads))))
-    pieces, counter = row_pairs * -(-col_pairs // piece), np.zeros(1, np.int64)
-    table, octets = tiles.shape(height, min(n, tiles.COLUMNS)), a.view(np.int8)
-    kernel, flat = _KERNELS[signed, stairs is not None], y.reshape(-1)
-    if stairs is not None:
-        flat = flat.view(np.int8)
-
-    def body(first: int, last: int) -> None:
-        gathered = scratch(depth * 2 * TILE // 4, slot=2).view(np.int8)
-        sums = scratch(PAIR * PAIR, slot=3).view(np.int32)
-        kernel(
-            counter, table, octets, places, steps, columns, data, height, n, piece, pieces, gathered, flat, sums, stairs
-        )
-
-    run(body, min(threads, pieces), 1)
+    threads = get_num_threads() if m * n * depth * tiles.STEP > PAYS else 1
+    many, piece = PAIR if threads > 1 else m, max(1, CACHED // (depth * 2 * TILE))  # rows, and pairs of tiles of w
+    pieces = -(-m // many)
+    if pieces < 4 * threads > 1:
+        piece = min(piece, max(1, -(-col_pairs * pieces // (4 * threads))))
+    pieces *= -(-col_pairs // piece)
+    octets, flat = a.view(np.int8 if signed else np.uint8), y.reshape(-1)
+    arguments = tiles.shape(height, min(n, tiles.COLUMNS)), octets, places, steps, columns, data, height, n
+    share(_multiply, pieces, *arguments, many, piece, flat if stairs is None else flat.view(np.int8), stairs)
