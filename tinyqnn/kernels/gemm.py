@@ -5,7 +5,8 @@ of a panel is a few aligned loads; the first is only addressed, through its two 
 walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by.
 
 A product of matrices that fit a core's cache is one call of `_multiply_small` instead: one thread, one block, and b is
-read where it is if its rows lie in memory as rows of whole vectors.
+read where it is if its rows lie in memory as rows of whole vectors. Where the processor has tile registers, all larger
+products are theirs, see `thirdgemm.py`.
 
     matmul(a, b, bias)              a @ b + bias: packs b and multiplies, on all threads where that pays
     linear_grad(g, x, w)            the three gradients of x @ w.T + bias
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels import reference, use_reference
+from tinyqnn.kernels import reference, thirdgemm, use_reference
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
 from tinyqnn.kernels.simd import (
     LANES,
@@ -37,6 +38,7 @@ from tinyqnn.kernels.simd import (
     store_tile,
     transpose,
 )
+from tinyqnn.kernels.thirds import flat
 
 __all__ = ["Packed", "linear_grad", "matmul", "pack", "packed", "panel_width", "product"]
 
@@ -353,15 +355,6 @@ def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, c
         o += width
 
 
-def _flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """A matrix's numbers as one vector, and its two strides in elements; copied unless it is contiguous either way."""
-    if a.flags.c_contiguous:
-        return a.reshape(-1), a.shape[1], 1
-    if a.flags.f_contiguous:
-        return a.T.reshape(-1), 1, a.shape[0]
-    return np.ascontiguousarray(a).reshape(-1), a.shape[1], 1
-
-
 def _round_up(n: int) -> int:
     """`n` in whole vectors."""
     return -(-n // LANES) * LANES
@@ -369,13 +362,13 @@ def _round_up(n: int) -> int:
 
 def pack(b: np.ndarray) -> Packed:
     """`b` (K, N), float32, in the order in which a product reads it."""
-    flat, stride_k, stride_n = _flat(b)
+    numbers, stride_k, stride_n = flat(b)
     depth, cols = b.shape
     packed = aligned(depth * _round_up(cols))
     panels = -(-cols // (WIDEST * LANES))
 
     def body(first: int, last: int) -> None:
-        _pack(first, last, flat, stride_k, stride_n, depth, cols, packed)
+        _pack(first, last, numbers, stride_k, stride_n, depth, cols, packed)
 
     run(body, panels, panels if b.size < 32768 else None)
     return Packed(b, packed)
@@ -416,14 +409,16 @@ def matmul(
     if work == 0:
         out[...] = bias
         return out
-    flat, stride_i, stride_k = _flat(a)
+    left, stride_i, stride_k = flat(a)
     result = out.reshape(-1)
     if isinstance(b, np.ndarray):
+        if thirdgemm.pays(rows, depth, cols) and thirdgemm.matmul(a, b, bias, out):
+            return out
         if work < SMALL and depth <= SMALL_DEPTH:
-            numbers, stride_b, stride_n = _flat(b)
+            numbers, stride_b, stride_n = flat(b)
             packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
             _multiply_small(
-                flat, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, result
+                left, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, result
             )
             return out
         if rows + LANES < cols and rows * (depth + 2 * cols) < depth * cols:
@@ -445,7 +440,7 @@ def matmul(
             first,
             last,
             space,
-            flat,
+            left,
             stride_i,
             stride_k,
             rows,

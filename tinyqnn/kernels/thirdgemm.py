@@ -1,0 +1,214 @@
+"""Products of float32 matrices on tile registers: blocks of the result, made of factors cut into thirds.
+
+    y[i, j] = bias[j] + Σ_k a[i, k] · b[k, j]
+
+To cut a number takes a tenth of the time of its products, if it is cut once. So the smaller factor is cut beforehand,
+by all threads, and each block of the result cuts the part of the larger one that it alone needs. Where k is long and
+the result small, blocks are stretches of k instead, which need no number in common; their sums are added up at the end.
+The blocks depend on the shapes only, so the result does not depend on the number of threads.
+"""
+
+# mypy: allow-untyped-defs
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from tinyqnn.kernels import tiles, turns
+from tinyqnn.kernels.jit import aligned, jit, scratch, share
+from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, dot, end, flat, pack_panel
+
+__all__ = ["cut", "matmul", "pays", "whole_tiles"]
+
+Array = np.ndarray
+
+BLOCK = 1 << 20  # bytes of panels that a core cuts at a time and keeps at hand
+STRETCHES = 8  # of k
+LONG = 8 * DEPTH  # numbers of k that a stretch has cut at a time
+LEAST = 1 << 22  # multiplications; fewer are done sooner without cutting and without a second thread
+CHUNK = 1 << 15  # numbers that a thread cuts at a time
+PAIR = 2 * ROWS
+
+
+def pays(rows: int, depth: int, cols: int) -> bool:
+    """Are tiles the quickest way to such a product?"""
+    return rows * depth * cols >= LEAST and min(rows, cols) >= ROWS and depth >= DEPTH and tiles.allowed()
+
+
+@jit
+def _cut(seat, chunk, x, across, along, rows, depth, left, panels, space, spoiled):
+    """`chunk` panels of x at a time; the last panel is moved up until it fits."""
+    pitch, count = (depth + DEPTH - 1) // DEPTH * STEP, (rows + ROWS - 1) // ROWS
+    item = turns.take(seat)
+    while item >= 0:
+        for panel in range(item * chunk, min(item * chunk + chunk, count)):
+            start = min(panel * ROWS, rows - ROWS) * across
+            if not pack_panel(x, start, across, along, ROWS, depth, left, space, panels, panel * pitch):
+                spoiled[0] = 1
+        item = turns.take(seat)
+    turns.leave(seat)
+
+
+@jit
+def _by_blocks(
+    seat, table, walk, a, across, along, left, block, ready, rows, cols, depth, bias, y, space, here, spoiled
+):  # fmt: skip
+    """`block` rows of a left factor a, or columns of a right one, at a time, times all of the other, which is ready."""
+    steps, none, spare = (depth + DEPTH - 1) // DEPTH, np.int64(0), tiles.address(space)
+    count, others = (rows, cols) if left else (cols, rows)
+    pitch, start, out, table_ = steps * BYTES, tiles.address(bias), tiles.address(y), tiles.address(walk)
+    tiles.configure(table)
+    item = turns.take(seat)
+    while item >= 0:
+        first, last = item * block, min(item * block + block, count)
+        for p in range(first, last, ROWS):
+            place = (p - first) // ROWS * steps * STEP
+            begun = min(p, count - ROWS) * across
+            if not pack_panel(a, begun, across, along, ROWS, depth, left, space, here, place):
+                spoiled[0] = 1
+        x, w = tiles.address(here if left else ready), tiles.address(ready if left else here)
+        for p in range(0, others, PAIR):
+            for q in range(first, last, PAIR):
+                i, j = (q, p) if left else (p, q)
+                i_end, j_end = (last, others) if left else (others, last)
+                ia, ib = min(i, rows - ROWS), min(i + ROWS if i + ROWS < i_end else i, rows - ROWS)
+                ja, jb = min(j, cols - ROWS), min(j + ROWS if j + ROWS < j_end else j, cols - ROWS)
+                xa = x + (q - first if left else p) // ROWS * pitch
+                wa = w + (p if left else q - first) // ROWS * pitch
+                xb, wb = xa + pitch if i + ROWS < i_end else xa, wa + pitch if j + ROWS < j_end else wa
+                begin(start + 4 * ja, none, 4 * (jb - ja), none)
+                dot(xa, xb, 64, TILE, table_, steps, wa, wb, spare)
+                end(out + 4 * (ia * cols + ja), 4 * cols, 4 * (jb - ja), 4 * cols * (ib - ia))
+        item = turns.take(seat)
+    tiles.release()
+    turns.leave(seat)
+
+
+@jit
+def _by_stretches(
+    seat, table, walk, a, a_across, a_along, b, b_across, b_along, rows, cols, depth, long, parts, space, here, spoiled
+):  # fmt: skip
+    """Stretches of `long` numbers of k, each in a part of its own, which has whole tiles: (stretch, rows, cols)."""
+    high, wide = (rows + PAIR - 1) // PAIR * PAIR, (cols + PAIR - 1) // PAIR * PAIR
+    table_, x, spare = tiles.address(walk), tiles.address(here), tiles.address(space)
+    tiles.configure(table)
+    item = turns.take(seat)
+    while item >= 0:
+        out = tiles.address(parts) + 4 * item * high * wide
+        for k in range(item * long, min(item * long + long, depth), LONG):
+            count = min(LONG, item * long + long - k, depth - k)
+            steps = (count + DEPTH - 1) // DEPTH
+            pitch, place = steps * BYTES, 0
+            for i in range(0, high, ROWS):
+                begun, left = min(i, rows - 1) * a_across + k * a_along, max(0, min(ROWS, rows - i))
+                if not pack_panel(a, begun, a_across, a_along, left, count, True, space, here, place):
+                    spoiled[0] = 1
+                place += steps * STEP
+            for j in range(0, wide, ROWS):
+                begun, left = min(j, cols - 1) * b_across + k * b_along, max(0, min(ROWS, cols - j))
+                if not pack_panel(b, begun, b_across, b_along, left, count, False, space, here, place):
+                    spoiled[0] = 1
+                place += steps * STEP
+            w = x + high // ROWS * pitch
+            for i in range(0, high, PAIR):
+                xa = x + i // ROWS * pitch
+                for j in range(0, wide, PAIR):
+                    wa, to = w + j // ROWS * pitch, out + 4 * (i * wide + j)
+                    if k == item * long:
+                        tiles.zero(0)
+                        tiles.zero(1)
+                        tiles.zero(2)
+                        tiles.zero(3)
+                    else:
+                        begin(to, 4 * wide, 4 * ROWS, 4 * ROWS * wide)
+                    dot(xa, xa + pitch, 64, TILE, table_, steps, wa, wa + pitch, spare)
+                    end(to, 4 * wide, 4 * ROWS, 4 * ROWS * wide)
+        item = turns.take(seat)
+    tiles.release()
+    turns.leave(seat)
+
+
+@jit
+def _add_up(seat, parts, bias, y):
+    """y = bias + Σ parts, in order, row by row."""
+    cols = y.shape[1]
+    row = turns.take(seat)
+    while row >= 0:
+        for j in range(cols):
+            y[row, j] = bias[j] + parts[0, row, j]
+        for p in range(1, len(parts)):
+            for j in range(cols):
+                y[row, j] += parts[p, row, j]
+        row = turns.take(seat)
+    turns.leave(seat)
+
+
+@lru_cache(maxsize=1)
+def whole_tiles() -> Array:
+    """Sixteen rows, sixteen columns."""
+    return tiles.shape(ROWS, ROWS)
+
+
+@lru_cache(maxsize=64)
+def _walk(depth: int) -> Array:
+    """Where the steps of a panel lie: one behind the other."""
+    return np.arange(-(-depth // DEPTH)) * BYTES
+
+
+def cut(b: Array, left: bool = False) -> Array | None:
+    """A right factor (K, N), or a left one (M, K), as panels; None if a number is not finite."""
+    x, across, along = flat(b if left else b.T)
+    rows, depth = b.shape if left else b.shape[::-1]
+    panels, spoiled = -(-rows // ROWS), np.zeros(1, np.int64)
+    chunk = max(1, CHUNK // (ROWS * depth))
+    to = aligned(panels * -(-depth // DEPTH) * STEP)
+    share(
+        lambda seat: _cut(seat, chunk, x, across, along, rows, depth, left, to, scratch(STEP), spoiled),
+        -(-panels // chunk),
+    )
+    return None if spoiled[0] else to
+
+
+def matmul(a: Array, b: Array, bias: Array, out: Array) -> bool:
+    """out = a @ b + bias; False, and nothing of use in out, where a number is not finite."""
+    return (_in_stretches if a.shape[1] >= 2 * max(out.shape) else _in_blocks)(a, b, bias, out)
+
+
+def _in_blocks(a: Array, b: Array, bias: Array, out: Array) -> bool:
+    (rows, cols), depth, spoiled = out.shape, a.shape[1], np.zeros(1, np.int64)
+    left = rows >= cols  # which factor is cut block by block
+    ready = cut(b) if left else cut(a, left=True)
+    if ready is None:
+        return False
+    x, across, along = flat(a if left else b.T)
+    count, steps = max(rows, cols), -(-depth // DEPTH)
+    block = max(PAIR, min(BLOCK // (6 * depth), -(-count // 4)) // PAIR * PAIR)
+
+    def call(seat: Array) -> None:
+        _by_blocks(
+            seat, whole_tiles(), _walk(depth), x, across, along, left, block, ready, rows, cols, depth, bias,
+            out.reshape(-1), scratch(STEP), scratch(block // ROWS * steps * STEP, slot=1), spoiled,
+        )  # fmt: skip
+
+    share(call, -(-count // block))
+    return not spoiled[0]
+
+
+def _in_stretches(a: Array, b: Array, bias: Array, out: Array) -> bool:
+    (rows, cols), depth, spoiled = out.shape, a.shape[1], np.zeros(1, np.int64)
+    high, wide = -(-rows // PAIR) * PAIR, -(-cols // PAIR) * PAIR
+    long = -(-depth // STRETCHES // LONG) * LONG
+    parts = aligned(-(-depth // long) * high * wide).reshape(-1, high, wide)
+    left, right, here = flat(a), flat(b.T), (high + wide) // ROWS * (LONG // DEPTH) * STEP
+
+    def call(seat: Array) -> None:
+        _by_stretches(
+            seat, whole_tiles(), _walk(LONG), *left, *right, rows, cols, depth, long, parts,
+            scratch(STEP), scratch(here, slot=1), spoiled,
+        )  # fmt: skip
+
+    share(call, len(parts))
+    if not spoiled[0]:
+        share(_add_up, rows, parts, bias, out)
+    return not spoiled[0]
