@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyqnn import Tensor, no_grad
+from tinyqnn import Tensor, kernels, no_grad
 from tinyqnn import functional as F
 from tinyqnn.kernels import exponential, jit, use_reference, using
 
@@ -56,3 +56,18 @@ def test_what_is_no_number_stays_in_its_row():
     assert np.isnan(loss.item())
     assert np.isnan(x.grad[:2]).any(axis=1).all()
     assert not x.grad[2].any() or use_reference()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("words", "count", "dim"), [(0, 4, 3), (1, 1, 1), (50, 7, 5), (300, 90, 37), (9, 9000, 16)])
+def test_each_word_gets_the_sum_of_its_gradients_in_their_order(rng, words, count, dim, threads):
+    places, rows = rng.integers(count, size=words), rng.standard_normal((words, dim)).astype(np.float32)
+    wanted = np.zeros((count, dim), np.float32)
+    np.add.at(wanted, places, rows)
+    before = jit.get_num_threads()
+    try:
+        jit.set_num_threads(threads)
+        for kind in (np.int64, np.uint16):
+            np.testing.assert_array_equal(kernels.rows.add_rows(rows, places.astype(kind), count), wanted)
+    finally:
+        jit.set_num_threads(before)

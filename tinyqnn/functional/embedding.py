@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyqnn import kernels
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
@@ -19,6 +20,8 @@ class Embedding(Function):
     def backward(ctx: Node, grad: Array) -> tuple[Array, None]:
         shape, input = ctx.saved
         # A word that occurs n times gets n gradients: sort the occurrences by word and add each word's run.
+        if grad.dtype == np.float32 and not kernels.use_reference():
+            return kernels.rows.add_rows(grad.reshape(-1, shape[1]), input.reshape(-1), shape[0]), None
         order = np.argsort(input, axis=None, kind="stable")
         words, starts = np.unique(input.reshape(-1)[order], return_index=True)
         grad_weight = np.zeros(shape, grad.dtype)

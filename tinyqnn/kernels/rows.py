@@ -1,4 +1,7 @@
-"""Work that is done row by row, as softmax does: a row stays in the cache while it is read again and again."""
+"""Work that is done row by row: what is read again and again, as by softmax, or added to, stays in the cache.
+
+The formulas, and the NumPy twins, are in `tinyqnn/functional/{loss,embedding}.py`.
+"""
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
@@ -7,50 +10,54 @@ import numpy as np
 
 from tinyqnn.kernels.exponential import exp
 from tinyqnn.kernels.jit import jit, run
+from tinyqnn.kernels.loops import CHUNK, pieces
 
-__all__ = ["cross_entropy"]
+__all__ = ["add_rows", "cross_entropy"]
 
 Array = np.ndarray
 
-CHUNK = 65_536  # numbers that a thread takes at a time
-TOGETHER = 16  # maxima and sums that are kept side by side, so that they fill vectors
+TOGETHER = 256  # maxima that are kept side by side: several vectors, none of which waits for the one before
+
+
+@jit
+def _largest(row, tops):
+    tops[:] = row[0]
+    whole = len(row) // TOGETHER * TOGETHER
+    for j in range(0, whole, TOGETHER):
+        for k in range(TOGETHER):
+            tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
+    top = tops.max()
+    for j in range(whole, len(row)):
+        top = row[j] if row[j] > top else top
+    return top
+
+
+@jit(fastmath={"reassoc"})  # the sum may be taken in any order, so it fills vectors
+def _exponentials(row, top, out):
+    """e^(row − top) to `out`, and the sum of all."""
+    total = np.float32(0)
+    for j in range(len(row)):
+        out[j] = exp(row[j] - top)
+        total += out[j]
+    return total
 
 
 @jit(error_model="numpy")
 def _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad):
-    """Rows first … last. The numbers behind the last whole vector go through the same steps, one by one."""
-    columns, whole = x.shape[1], x.shape[1] // TOGETHER * TOGETHER
-    e, tops, sums = np.empty(columns, np.float32), np.empty(TOGETHER, np.float32), np.empty(TOGETHER, np.float32)
+    """Rows first … last, each in three walks: the largest, the exponentials, and their share of the sum."""
+    tops = np.empty(TOGETHER, np.float32)
     for i in range(first, last):
-        row, target = x[i], targets[i]
+        row, target, out = x[i], targets[i], grad[i]
         if target == ignore_index:
             loss[i] = 0
-            grad[i] = 0
+            out[:] = 0
             continue
-        top = row[0]
-        if whole:
-            tops[:] = top
-            for j in range(0, whole, TOGETHER):
-                for k in range(TOGETHER):
-                    tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
-            top = tops.max()
-        for j in range(whole, columns):
-            top = row[j] if row[j] > top else top
-        for j in range(columns):
-            e[j] = exp(row[j] - top)
-        total = np.float32(0)
-        if whole:
-            sums[:] = 0
-            for j in range(0, whole, TOGETHER):
-                for k in range(TOGETHER):
-                    sums[k] += e[j + k]
-            total = sums.sum()
-        for j in range(whole, columns):
-            total += e[j]
+        top = _largest(row, tops)
+        total = _exponentials(row, top, out)
         loss[i] = np.log(total) + (top - row[target])
-        factor, out = np.float32(share) / total, grad[i]
-        for j in range(columns):
-            out[j] = e[j] * factor
+        factor = np.float32(share) / total
+        for j in range(len(out)):
+            out[j] *= factor
         out[target] -= np.float32(share)
 
 
@@ -71,6 +78,36 @@ def cross_entropy(x: Array, targets: Array, ignore_index: int, share: float) -> 
         run(
             lambda first, last: _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad),
             len(x),
-            max(CHUNK // x.shape[1], 1),
+            max(pieces(x.size) // x.shape[1], 1),
         )
     return loss, grad
+
+
+@jit
+def _add_rows(first, last, rows, order, places, table):
+    table[first:last] = 0
+    k = np.searchsorted(places, first)
+    while k < len(places) and places[k] < last:
+        source, target = rows[order[k]], table[places[k]]
+        for j in range(len(target)):
+            target[j] += source[j]
+        k += 1
+
+
+def add_rows(rows: Array, places: Array, count: int) -> Array:
+    """A table of `count` rows, zeros, to which row after row is added: rows (n, dim), places (n,) -> (count, dim).
+
+    Each thread has rows of the table for itself and adds to them in the order in which they come.
+
+    >>> add_rows(np.ones((3, 1), np.float32), np.array([1, 0, 1]), 3).tolist()
+    [[1.0], [2.0], [0.0]]
+    """
+    order = np.argsort(places, kind="stable")
+    rows, sorted_places = np.ascontiguousarray(rows), places[order].astype(np.int64)
+    table = np.empty((count, rows.shape[1]), np.float32)
+    run(
+        lambda first, last: _add_rows(first, last, rows, order, sorted_places, table),
+        count,
+        max(pieces(table.size) // max(table.shape[1], 1), 1),
+    )
+    return table
