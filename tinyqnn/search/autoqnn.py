@@ -21,6 +21,7 @@ from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module
 from tinyqnn.quant import scheme
+from tinyqnn.search.learned import widths_of
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy
 from tinyqnn.search.qpl import PrecisionSearch, Target, draw_widths, qpl, reach
@@ -165,7 +166,7 @@ def autoqnn(
 def fitting(
     target_bits: Target, candidates: Candidates
 ) -> tuple[dict[str, float | None], dict[str, tuple[str, ...] | None]]:
-    """The target of each role, and the candidates that can be as narrow as that.
+    """The target of each role, and the candidates that can be as narrow as that, activations behind a ReLU, too.
 
     >>> fitting({"weights": 1}, ["B-1", "C-3", "P-3"])
     ({'weights': 1.0, 'activations': None}, {'weights': ('B-1', 'C-3'), 'activations': None})
@@ -182,7 +183,7 @@ def fitting(
         sides[role] = None if target is None else names
         if target is None or names is None:
             continue
-        widths = [scheme(name).widths for name in names]
+        widths = [widths_of(scheme(name).letter, after_relu=role == "activations") for name in names]
         sides[role] = tuple(name for name, r in zip(names, widths) if r[0] <= target)
         if not sides[role] or target > max(r[-1] for r in widths):
             raise ValueError(

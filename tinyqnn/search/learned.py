@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from tinyqnn.tensor import Tensor
 class LearnedBits(Module):
     """Takes the place of a quantizer and learns its width.
 
-    quantizer   a WeightQuantizer or an ActivationQuantizer, whose scheme and width it starts from
+    quantizer    a WeightQuantizer or an ActivationQuantizer, whose scheme and width it starts from
+    after_relu   True if the input is known not to be negative; see `widths_of`
 
     `bits` is the Parameter b, `width` what it is rounded to, `quantizer` what evaluation uses: the width that was
     trained or settled last.
@@ -33,9 +34,10 @@ class LearnedBits(Module):
     (2, ClipQ(bits=2), -0.179)
     """
 
-    def __init__(self, quantizer: WeightQuantizer | ActivationQuantizer) -> None:
+    def __init__(self, quantizer: WeightQuantizer | ActivationQuantizer, after_relu: bool = False) -> None:
         super().__init__()
-        self.bits = Parameter(np.array(quantizer.scheme.bits, np.float32))
+        self.widths = widths_of(quantizer.scheme.letter, after_relu)
+        self.bits = Parameter(np.array(max(quantizer.scheme.bits, self.widths[0]), np.float32))
         # Not a child: the averages of ResQ change their shape with the width, so the search keeps them (`averages`).
         self.__dict__["quantizer"] = quantizer
 
@@ -64,13 +66,8 @@ class LearnedBits(Module):
             quantizer.scheme = SCHEMES[quantizer.scheme.letter](self.width)
 
     @property
-    def widths(self) -> range:
-        """The widths that the scheme has."""
-        return SCHEMES[self.quantizer.scheme.letter].widths
-
-    @property
     def width(self) -> int:
-        """b rounded, in the scheme's range."""
+        """b rounded, within `widths`."""
         return min(max(math.floor(self.bits.item() + 0.5), self.widths[0]), self.widths[-1])
 
     @property
@@ -89,6 +86,18 @@ class LearnedBits(Module):
         self.quantizer.load_state_dict(state["buffers"])
 
 
+def widths_of(letter: str, after_relu: bool = False) -> range:
+    """The widths of a scheme that tell numbers apart; after a ReLU none of them is negative.
+
+    ClipQ with one bit knows the sign alone: behind a ReLU it would make all numbers one, and the layer deaf.
+
+    >>> widths_of("C"), widths_of("C", after_relu=True), widths_of("R", after_relu=True)
+    (range(1, 9), range(2, 9), range(1, 9))
+    """
+    widths = SCHEMES[letter].widths
+    return widths[1:] if letter == "C" and after_relu else widths
+
+
 def learnable(quantizer: Any) -> bool:
     """Has its scheme more than one width?
 
@@ -99,31 +108,72 @@ def learnable(quantizer: Any) -> bool:
 
 
 def rounded(
-    bits: Sequence[float], widths: Sequence[range], elements: Sequence[int], target: float, tolerance: float = 0.1
+    bits: Sequence[float],
+    widths: Sequence[range],
+    elements: Sequence[int],
+    target: float,
+    wishes: Sequence[float] | None = None,
+    tolerance: float = 0.1,
 ) -> list[int]:
-    """Whole widths nearest to the learned `bits`: those with the least Σ (b − w)² whose average fits the target.
+    """Whole widths for the learned `bits`, of which the loss is least; the paper does not say how it rounds.
 
-    The average lies within `tolerance` of the target; where no widths bring it there it is below that, and where all
-    are above, the lowest there is. A knapsack, vertex by vertex: of all ways to choose the widths so far that are
-    equally large, to a hundredth of a bit on average, the one that strays least is kept.
+    No vertex gets more than its b rounded up. Of all widths below that whose average is within `tolerance` of the
+    target it is those with the least Σ f · 4^−w: an error, squared, shrinks by four with every bit. Where the average
+    cannot come so near, a bit more each is allowed, then two, …; where none does, it is below that, and if all are
+    above, the lowest there is.
+
+    wishes   f: how much the loss would like a vertex to have more bits, without the 4^−w; nothing below 0. None: all
+             0, and then the widths stray from b as little as they can
 
     >>> sizes = [100, 1000, 50_000]
-    >>> rounded([4.4, 3.2, 2.6], [range(1, 9)] * 3, sizes, target=2)
-    [4, 3, 2]
+    >>> rounded([4.4, 3.2, 2.6], [range(1, 9)] * 3, sizes, target=2, wishes=[9.0, 2.0, 40.0])
+    [5, 4, 2]
+    """
+    wishes = [0.0] * len(bits) if wishes is None else [max(wish, 0.0) for wish in wishes]
+    most, least = (target + tolerance) * sum(elements), (target - tolerance) * sum(elements)
+    fitting: list[Packed] = []
+    for further in range(max(r[-1] for r in widths)):
+        choices = [[w for w in r if w <= math.ceil(b) + further] or [r[0]] for b, r in zip(bits, widths)]
+        fitting = [found for found in packed(bits, choices, elements, wishes) if found.size <= most]
+        if within := [found for found in fitting if found.size >= least]:
+            return list(min(within).widths)
+    return list(min(fitting).widths) if fitting else [r[0] for r in widths]
+
+
+class Packed(NamedTuple):
+    """Widths of the first vertices: Σ f · 4^−w, Σ (b − w)², and how many bits all their numbers take."""
+
+    loss: float
+    strayed: float
+    size: int
+    widths: tuple[int, ...]
+
+
+def packed(
+    bits: Sequence[float], choices: Sequence[Sequence[int]], elements: Sequence[int], wishes: Sequence[float]
+) -> list[Packed]:
+    """For every size the best of the ways to choose, with the least loss; among equals the one that strays least.
+
+    A knapsack, vertex by vertex: of all choices so far that are equally large, to a thousandth of a bit on average,
+    the best is kept.
+
+    >>> [found.widths for found in packed([2.6, 3.1], [[2, 3], [3, 4]], [1, 1], [1.0, 16.0])]
+    [(2, 3), (2, 4), (3, 4)]
     """
     total = sum(elements)
-    kept: dict[int, tuple[float, int, tuple[int, ...]]] = {0: (0.0, 0, ())}  # by size: (Σ (b − w)², size, widths)
-    for b, choices, count in zip(bits, widths, elements):
-        longer: dict[int, tuple[float, int, tuple[int, ...]]] = {}
-        for strayed, size, chosen in kept.values():
-            for w in choices:
-                found = strayed + (b - w) ** 2, size + count * w, (*chosen, w)
-                place = 100 * found[1] // total
+    kept = {0: Packed(0.0, 0.0, 0, ())}
+    for b, widths, count, wish in zip(bits, choices, elements, wishes):
+        longer: dict[int, Packed] = {}
+        for so_far in kept.values():
+            for w in widths:
+                found = Packed(
+                    so_far.loss + wish * 4.0**-w,
+                    so_far.strayed + (b - w) ** 2,
+                    so_far.size + count * w,
+                    (*so_far.widths, w),
+                )
+                place = 1000 * found.size // total
                 if place not in longer or found < longer[place]:
                     longer[place] = found
         kept = longer
-    fitting = [found for found in kept.values() if found[1] <= (target + tolerance) * total]
-    if not fitting:
-        return [choices[0] for choices in widths]
-    within = [found for found in fitting if found[1] >= (target - tolerance) * total]
-    return list(min(within or fitting)[2])
+    return list(kept.values())

@@ -6,27 +6,34 @@ More bits lower the loss, so by itself every width would grow. A second loss hol
 
 nᵢ is the number of elements at vertex i, as `graph.cost` counts them. The paper leaves open whether (6) is a square or
 an absolute value; this is the square. At last the widths are made whole, and the network trains on with them.
+
+By eq. (5) a width is pulled by how much its rounding hurts, in one layer a thousand times less than in another. Plain
+descent at one rate would leave most widths where they began, so Adam moves them, as it moves the states of QSS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
 from tinyqnn import picture
 from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph import GraphModule, average_bits
+from tinyqnn.graph.generate import not_negative
 from tinyqnn.nn import Module
-from tinyqnn.optim import SGD
-from tinyqnn.quant import SCHEMES
-from tinyqnn.search.learned import LearnedBits, learnable, rounded
+from tinyqnn.optim import Adam
+from tinyqnn.search.learned import LearnedBits, learnable, rounded, widths_of
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy, start_averages
 from tinyqnn.tensor import Tensor
 from tinyqnn.train import History, Hook, Trainer
 
 Target = Union[float, Mapping[str, Union[float, None]]]
+BETAS = (
+    0.9,
+    0.9,
+)  # far from its target eq. (6) pulls hard; a longer memory of that would hold the widths still after it
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,7 @@ def qpl(
     epochs: int = 10,
     settled: int | None = None,
     strength: float = 1.0,
-    bits_lr: float = 0.1,
+    bits_lr: float = 0.05,
     tolerance: float = 0.1,
     example: Any = None,
     batch_axis: int = 0,
@@ -84,7 +91,8 @@ def qpl(
     settled        how many of the last epochs train with whole, fixed widths; half of them if not given. The widths
                    are made whole by `learned.rounded`: the average is then at most the target + `tolerance`
     strength       λ
-    bits_lr        rate of plain gradient descent, which moves the widths. The paper gives none
+    bits_lr        rate of Adam, which moves the widths: about so many bits a step where all steps wish the same. The
+                   paper says "gradient descent" and no rate
     example        as for `qss`; `training`, too: lr, batch_size, seed, checkpoint, …
 
     Raises ValueError, saying which averages there are, for a target that no widths reach.
@@ -102,7 +110,8 @@ def qpl(
     network, example = traced(model, train, example, batch_axis)
     if policy is None:
         policy = Policy.of(network).changed({"*": "C-3"})
-    targets = targets_of(policy, target_bits)
+    positive = not_negative(network.graph)
+    targets = targets_of(policy, target_bits, positive)
     network = policy.apply(network, example)
     learned = put_learned(network, [role for role in ROLES if targets[role] is not None])
     settled = max(1, epochs // 2) if settled is None else settled
@@ -146,7 +155,8 @@ class PrecisionHook(Hook):
         self.learned = {slot.name: slot.module for slot in network.quantizers() if isinstance(slot.module, LearnedBits)}
         self.strength, self.tolerance, self.learning = strength, tolerance, learning
         bits: list[Tensor] = [module.bits for module in self.learned.values()]
-        self.optimizer = SGD(bits, lr=lr) if bits else None
+        self.optimizer = Adam(bits, lr=lr, betas=BETAS) if bits else None
+        self.wishes = dict.fromkeys(self.learned, 0.0)
         self.course = [self.widths()]
 
     def widths(self) -> dict[str, float]:
@@ -185,9 +195,23 @@ class PrecisionHook(Hook):
     def after_step(self, trainer: Trainer) -> None:
         if trainer.epoch >= self.learning or self.optimizer is None:
             return
+        self._listen()
         self.optimizer.step()
         for module in self.learned.values():  # kept in the scheme's range
             module.bits.data[...] = min(max(module.bits.item(), module.widths[0]), module.widths[-1])
+
+    def _listen(self) -> None:
+        """Add up what the vertices wish, −∂L_task/∂b · 4^width: their gradients without the part that is eq. (6)'s."""
+        now = self.widths()
+        for role, target in self.targets.items():
+            slots = self.slots[role]
+            sizes = [slot.elements for slot in slots]
+            price = 2 * self.strength * (average_bits([now[slot.name] for slot in slots], sizes) - target) / sum(sizes)
+            for slot in slots:
+                module = self.learned.get(slot.name)
+                if module is not None and module.bits.grad is not None:
+                    felt = module.bits.grad.item() - price * slot.elements
+                    self.wishes[slot.name] -= felt * 4.0**module.scheme.bits
 
     def after_epoch(self, trainer: Trainer) -> None:
         self.course.append(self.widths())
@@ -198,17 +222,14 @@ class PrecisionHook(Hook):
         """Make the widths whole, so that the averages reach their targets."""
         for role, target in self.targets.items():
             slots = self.slots[role]
-            now = self.widths()
+            bits, kept = self.widths(), self.learned
+            own = {slot.name: range(slot.module.scheme.bits, slot.module.scheme.bits + 1) for slot in slots}
             chosen = rounded(
-                [now[slot.name] for slot in slots],
-                [
-                    self.learned[slot.name].widths
-                    if slot.name in self.learned
-                    else range(w := slot.module.scheme.bits, w + 1)
-                    for slot in slots
-                ],
+                [bits[slot.name] for slot in slots],
+                [kept[slot.name].widths if slot.name in kept else own[slot.name] for slot in slots],
                 [slot.elements for slot in slots],
                 target,
+                [self.wishes.get(slot.name, 0.0) for slot in slots],
                 self.tolerance,
             )
             for slot, width in zip(slots, chosen):
@@ -217,27 +238,31 @@ class PrecisionHook(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         averages = {name: module.averages() for name, module in self.learned.items()}
-        return {"course": self.course, "averages": averages}
+        optimizer = None if self.optimizer is None else self.optimizer.state_dict()
+        return {"course": self.course, "averages": averages, "wishes": self.wishes, "optimizer": optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.course = state["course"]
+        self.course, self.wishes = state["course"], state["wishes"]
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
         for name, module in self.learned.items():
             module.load_averages(state["averages"][name])
 
 
 def put_learned(network: GraphModule, roles: Sequence[str]) -> dict[str, LearnedBits]:
     """A learned width in every vertex of these roles whose scheme has a choice."""
-    found = {}
+    found, positive = {}, not_negative(network.graph.without_quantizers())
     for slot in network.quantizers():
         if slot.role in roles and learnable(slot.module):
-            found[slot.name] = LearnedBits(slot.module)
+            after_relu = network.graph.in_edges(slot.name)[0].source in positive
+            found[slot.name] = LearnedBits(slot.module, after_relu)
             slot.put(found[slot.name])
             found[slot.name].train(network.training)
     return found
 
 
-def targets_of(policy: Policy, target_bits: Target) -> dict[str, float | None]:
-    """The target of each role, checked against what the policy's schemes can reach."""
+def targets_of(policy: Policy, target_bits: Target, positive: Collection[str] = ()) -> dict[str, float | None]:
+    """The target of each role, checked against what the policy's schemes can reach; see `reach`."""
     given = dict(target_bits) if isinstance(target_bits, Mapping) else dict.fromkeys(ROLES, target_bits)
     if unknown := sorted(set(given) - set(ROLES)):
         raise ValueError(f"targets are for weights and for activations, got {', '.join(map(repr, unknown))}")
@@ -248,7 +273,7 @@ def targets_of(policy: Policy, target_bits: Target) -> dict[str, float | None]:
         targets[role] = None if target is None or not quantized else float(target)
         if targets[role] is None:
             continue
-        low, high = reach(policy, role)
+        low, high = reach(policy, role, positive)
         if not low <= target <= high:  # type: ignore[operator]
             raise ValueError(
                 f"no widths bring the {role} to {target:g} bits on average: their schemes "
@@ -260,10 +285,13 @@ def targets_of(policy: Policy, target_bits: Target) -> dict[str, float | None]:
     return targets
 
 
-def reach(policy: Policy, role: str) -> tuple[float, float]:
-    """The least and the greatest average that the schemes of one role can have."""
+def reach(policy: Policy, role: str, positive: Collection[str] = ()) -> tuple[float, float]:
+    """The least and the greatest average that the schemes of one role can have.
+
+    positive   vertices of the graph whose output is never negative, as `not_negative` finds them
+    """
     quantized = [choice for choice in policy.of_role(role) if choice.letter is not None]
-    ranges = [SCHEMES[choice.letter].widths for choice in quantized if choice.letter]
+    ranges = [widths_of(choice.letter, choice.source in positive) for choice in quantized if choice.letter]
     sizes = [choice.elements for choice in quantized]
     return average_bits([r[0] for r in ranges], sizes), average_bits([r[-1] for r in ranges], sizes)
 
