@@ -251,7 +251,7 @@ def multiply(a: Array, places: Array, panels: Panels, signed: bool, y: Array, st
     threads = get_num_threads() if m * n * depth * tiles.STEP > PAYS else 1
     many, piece = PAIR if threads > 1 else m, max(1, CACHED // (depth * 2 * TILE))  # rows, and pairs of tiles of w
     pieces = -(-m // many)
-    if pieces < 4 * threads > 1:
+    if threads > 1 and pieces < 4 * threads:
         piece = min(piece, max(1, -(-col_pairs * pieces // (4 * threads))))
     pieces *= -(-col_pairs // piece)
     octets, flat = a.view(np.int8 if signed else np.uint8), y.reshape(-1)
