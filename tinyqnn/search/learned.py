@@ -117,10 +117,10 @@ def rounded(
 ) -> list[int]:
     """Whole widths for the learned `bits`, of which the loss is least; the paper does not say how it rounds.
 
-    No vertex gets more than its b rounded up. Of all widths below that whose average is within `tolerance` of the
-    target it is those with the least Σ f · 4^−w: an error, squared, shrinks by four with every bit. Where the average
-    cannot come so near, a bit more each is allowed, then two, …; where none does, it is below that, and if all are
-    above, the lowest there is.
+    Each is one of the two whole numbers beside its b. Of all such widths whose average is within `tolerance` of the
+    target it is those with the least Σ f · 4^−w: an error, squared, shrinks by four with every bit. Where no average
+    comes so near, any fewer bits are allowed, too, and then any more; where none does even so, it is below that, and if
+    all are above, the lowest there is.
 
     wishes   f: how much the loss would like a vertex to have more bits, without the 4^−w; nothing below 0. None: all
              0, and then the widths stray from b as little as they can
@@ -132,8 +132,10 @@ def rounded(
     wishes = [0.0] * len(bits) if wishes is None else [max(wish, 0.0) for wish in wishes]
     most, least = (target + tolerance) * sum(elements), (target - tolerance) * sum(elements)
     fitting: list[Packed] = []
-    for further in range(max(r[-1] for r in widths)):
-        choices = [[w for w in r if w <= math.ceil(b) + further] or [r[0]] for b, r in zip(bits, widths)]
+    inside = [min(max(b, r[0]), r[-1]) for b, r in zip(bits, widths)]
+    beside = [(math.floor(b), math.ceil(b)) for b in inside]
+    for limits in (beside, [(0, high) for _, high in beside], [(0, r[-1]) for r in widths]):
+        choices = [[w for w in r if low <= w <= high] for r, (low, high) in zip(widths, limits)]
         fitting = [found for found in packed(bits, choices, elements, wishes) if found.size <= most]
         if within := [found for found in fitting if found.size >= least]:
             return list(min(within).widths)
