@@ -109,6 +109,7 @@ def test_products_of_bytes_are_exact(m, n, k, unsigned, masked, seed):
 @example(8, 65, 9, 4, True, False, 0)
 @example(8, 65, 9, 4, True, True, 0)
 @example(9, 65, 9, 4, True, False, 0)
+@example(130, 40, 600, 4, False, False, 0)  # several batches, blocks of k, and blocks of columns
 def test_products_with_powers_of_two_are_exact(m, n, k, bits, unsigned, by_shifts, seed):
     """One row by shifts, and by looked-up bytes where the processor has that."""
     rng = np.random.default_rng(seed)
@@ -118,6 +119,17 @@ def test_products_with_powers_of_two_are_exact(m, n, k, bits, unsigned, by_shift
     w = np.where(codes >= 0, 2, -2) * 2.0 ** (power - (power == 0))
     with patch.object(shift, "BY_BYTES", shift.BY_BYTES and not by_shifts):
         same(ShiftGemm(codes, bits, unsigned), x, plain(x, w))
+
+
+@pytest.mark.parametrize("x", [-128, 127])
+@pytest.mark.parametrize("codes", [(7, 7), (-8, -8), (7, -8), (0, 0), (-1, 0)])
+def test_sums_of_equal_shifts_do_not_overflow(x, codes):
+    """The largest numbers, all shifted equally far: sums of 16 bits are taken in parts, and those of 32 bits fit."""
+    w = np.resize(np.repeat(codes, 200), (3, 1100)).astype(np.int8)
+    rows = np.full((20, 1100), x, np.int8)
+    rows[1::2] = -1 - x
+    g = ShiftGemm(w, 4)
+    same(g, rows, plain(rows, g.values))
 
 
 @pytest.mark.parametrize(

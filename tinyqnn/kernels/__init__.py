@@ -50,6 +50,7 @@ _SUBMODULES = frozenset(
         "signbits",
         "bitserial",
         "shift",
+        "equalshifts",
         "int8",
         "product",
         "count",

@@ -4,9 +4,8 @@ PotQ's weights are ±½, ±2, ±4, … ±2^(2^(b−1)−1). Counted in halves th
 
     2 · Σ_k w_k · x_k = Σ_s ( Σ_{w_k = +2^s} x_k − Σ_{w_k = −2^s} x_k ) << s
 
-Many rows at once: for each output the numbers k are sorted by their shift when the weights are packed. Activations lie
-with 64 rows of x side by side; those with the same shift are added (or subtracted) in 16 bits, and only the sum is
-shifted.
+Many rows at once: for each output the numbers k are sorted by their shift when the weights are packed; those with the
+same shift are added (or subtracted), and only the sum is shifted: `equalshifts.py`.
 
 One row: weights are read once, so their bytes count: eight of them, 4 bits each, in a word of 32 bits. For each number
 x_k the sixteen things that a weight can make of it, ±(x_k << s), are written down, and each output picks its own.
@@ -23,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.jit import get_num_threads, jit, run, share
+from tinyqnn.kernels import equalshifts, reference, use_reference
+from tinyqnn.kernels.jit import jit, share
 from tinyqnn.kernels.pack import as_bytes
 from tinyqnn.kernels.product import Rows, by_taps, check_depth
 from tinyqnn.kernels.simd import (
@@ -32,7 +31,6 @@ from tinyqnn.kernels.simd import (
     HAS_LOOK_UP,
     LANES,
     add_picked,
-    add_shifted,
     at,
     dot_bytes,
     int_load,
@@ -40,7 +38,6 @@ from tinyqnn.kernels.simd import (
     int_store,
     look_up,
     nibbles,
-    widen_bytes,
 )
 from tinyqnn.kernels.turns import leave, take
 
@@ -48,50 +45,13 @@ __all__ = ["ShiftGemm"]
 
 Array = np.ndarray
 
-BATCH, PANEL = 4 * LANES, 4 * LANES  # rows of x, or outputs of one row, side by side
-MOST = 255  # signed bytes whose sum fits 16 bits
+PANEL = 4 * LANES  # outputs of one row side by side
 SHIFTS = np.array([0, 2, 3, 4, 5, 6, 7, 8], np.int32)  # of twice the weights ½, 2, 4, …
 FEW = 8  # rows of x up to which each is multiplied alone
 BY_BYTES = HAS_LOOK_UP and HAS_BYTE_DOT  # is one row multiplied?
 _FOURS = np.array([0, 1, 2, 4, 8, 16, 32, 64])  # 2^s = 4 · _FOURS[n] + _ONES[n]
 _ONES = np.array([1, 0, 0, 0, 0, 0, 0, 0])
 _BYTES = np.concatenate([np.tile([*t, *-t], 4) for t in (_FOURS, _ONES)]).astype(np.int8).view(np.int32)
-
-
-@jit
-def _multiply_batch(n0, n1, x, order, segments, starts, y, rows, i0, cols):
-    """Columns n0 … n1 of y for BATCH rows from i0; x holds their bytes side by side, for k after k."""
-    half, sums = BATCH // 2, np.empty((n1 - n0) * BATCH, np.int32)
-    for n in range(n0, n1):
-        o = (n - n0) * BATCH
-        sums[o : o + BATCH] = 0
-        for s in range(starts[n], starts[n + 1]):
-            shift, k = at(segments, 4 * s), at(segments, 4 * s + 1)
-            middle, end = at(segments, 4 * s + 2), at(segments, 4 * s + 3)
-            low = high = widen_bytes(x, 0) - widen_bytes(x, 0)
-            while k < middle - 1:  # two at a time
-                p, q = at(order, k), at(order, k + 1)
-                low, high = low + widen_bytes(x, p), high + widen_bytes(x, p + half)
-                low, high = low + widen_bytes(x, q), high + widen_bytes(x, q + half)
-                k += 2
-            while k < middle:
-                p = at(order, k)
-                low, high = low + widen_bytes(x, p), high + widen_bytes(x, p + half)
-                k += 1
-            while k < end - 1:
-                p, q = at(order, k), at(order, k + 1)
-                low, high = low - widen_bytes(x, p), high - widen_bytes(x, p + half)
-                low, high = low - widen_bytes(x, q), high - widen_bytes(x, q + half)
-                k += 2
-            while k < end:
-                p = at(order, k)
-                low, high = low - widen_bytes(x, p), high - widen_bytes(x, p + half)
-                k += 1
-            add_shifted(sums, o, low, shift)
-            add_shifted(sums, o + half, high, shift)
-    for i in range(i0, min(i0 + BATCH, rows)):
-        for n in range(n0, n1):
-            y[i * cols + n] = sums[(n - n0) * BATCH + i - i0]
 
 
 @jit
@@ -179,9 +139,8 @@ class ShiftGemm:
         if not self.compiled:
             return
         self.nibbles = _nibbles(octets)
-        self.weight_sums = self.values.sum(-1, dtype=np.int64)
-        self.row_start = (0 if unsigned else -128 * self.weight_sums) + np.zeros(len(octets), np.int64)
-        self.order, self.segments, self.starts = _sorted_by_shift(octets < 0, shift)
+        self.start = (0 if unsigned else -128) * self.values.sum(-1, dtype=np.int64)  # the loops want bytes from 0 on
+        self.sorted = equalshifts.sort_by_shift(octets < 0, shift)
 
     def pack(self, x: Any) -> Rows:
         """Activations (M, K): rows side by side where there are many, K after K; else row by row."""
@@ -194,14 +153,9 @@ class ShiftGemm:
             return Rows(x.shape, _halves(octets if self.unsigned else octets ^ np.int8(-128)))
         if not self.compiled or len(x) <= FEW:
             return Rows(x.shape, (octets.view(np.uint8) if self.unsigned else octets).astype(np.int32))
-        if self.unsigned:  # the loops add signed bytes: 128 less, and Σ w · 128 more
-            octets = octets ^ np.int8(-128)
-        m, k = x.shape
-        blocks = np.zeros((-(-m // BATCH), k, BATCH), np.int8)
-        for block in range(len(blocks)):
-            rows = octets[block * BATCH : (block + 1) * BATCH]
-            blocks[block, :, : len(rows)] = rows.T
-        return Rows(x.shape, blocks)
+        return Rows(
+            x.shape, equalshifts.side_by_side((octets if self.unsigned else octets ^ np.int8(-128)).view(np.uint8))
+        )
 
     def multiply(self, packed: Rows, out: Array | None = None) -> Array:
         """Twice the product with packed activations: (M, N) int32."""
@@ -217,42 +171,18 @@ class ShiftGemm:
             for row, target in zip(packed.data, y):
                 self._row(row, target)
         else:
-            self._batches(packed.data, m, y)
+            equalshifts.multiply(packed.data, self.sorted, self.start, y)
         return y
 
     def _row(self, x: Array, y: Array) -> None:
         panels, groups = -(-len(y) // PANEL), -(-self.shape[1] // 8)
         if BY_BYTES:
-            share(_multiply_row, panels, x, _BYTES, groups, self.nibbles, self.row_start, y, len(y))
+            share(_multiply_row, panels, x, _BYTES, groups, self.nibbles, self.start, y, len(y))
             return
         table = np.zeros((8 * groups, 16), np.int32)
         np.left_shift(x[:, None], SHIFTS, out=table[: len(x), :8])
         np.negative(table[:, :8], out=table[:, 8:])
         share(_shift_row, panels, table.reshape(-1), groups, self.nibbles, y, len(y))
-
-    def _batches(self, blocks: Array, m: int, y: Array) -> None:
-        n, flat = self.shape[0], y.reshape(-1)
-        step = max(1, -(-n // (4 * get_num_threads())))
-        items = [(b, j) for b in range(len(blocks)) for j in range(0, n, step)]
-
-        def body(first: int, last: int) -> None:
-            for b, j in items[first:last]:
-                _multiply_batch(
-                    j,
-                    min(j + step, n),
-                    blocks[b].reshape(-1),
-                    self.order,
-                    self.segments,
-                    self.starts,
-                    flat,
-                    m,
-                    b * BATCH,
-                    n,
-                )
-
-        run(body, len(items), 1)
-        if self.unsigned:
-            y += (128 * self.weight_sums).astype(np.int32)
 
     def __call__(self, x: Any) -> Array:
         return self.multiply(self.pack(x))
@@ -280,26 +210,3 @@ def _nibbles(codes: Array) -> Array:
     return (
         np.ascontiguousarray(groups.reshape(-1, PANEL, groups.shape[1]).transpose(0, 2, 1)).reshape(-1).view(np.int32)
     )
-
-
-def _sorted_by_shift(negative: Array, shift: Array) -> tuple[Array, Array, Array]:
-    """For each output the k's in order of their shift, as places in a batch, and where each shift's begin.
-
-    A segment is (shift, first to add, first to subtract, end), positions in `order`; those of output n are number
-    `starts[n]` … `starts[n + 1]`. None is longer than MOST.
-    """
-    order, segments, starts, offset = [], [], [0], 0
-    for signs, shifts in zip(negative, shift):
-        key = 2 * shifts + signs
-        rank = np.argsort(key, kind="stable")
-        order.append(rank)
-        ends = np.searchsorted(key[rank], np.arange(2 * int(shifts.max()) + 3))
-        for s in range(int(shifts.max()) + 1):
-            first, middle, last = (int(end) for end in ends[2 * s : 2 * s + 3])
-            for begin in range(first, last, MOST):
-                end = min(begin + MOST, last)
-                segments.append((s, offset + begin, offset + min(max(middle, begin), end), offset + end))
-        offset += len(rank)
-        starts.append(len(segments))
-    flat = np.array(segments, np.int64).reshape(-1)
-    return (np.concatenate(order) * BATCH).astype(np.int64), flat, np.array(starts, np.int64)

@@ -876,17 +876,36 @@ def are_signs(typingctx: Any, a: Any, i: Any) -> Any:
 
 
 @intrinsic
-def widen_bytes(typingctx: Any, a: Any, i: Any) -> Any:
-    """The signed bytes `a[i : i + 2·LANES]` as numbers of 16 bits."""
-    octets = ir.VectorType(ir.IntType(8), shorts.lanes)
+def byte_pairs(typingctx: Any, a: Any, i: Any) -> Any:
+    """The bytes `a[i : i + 4·LANES]` as numbers of 16 bits, of two neighbours each, the first one lower."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
-        value = builder.load(builder.bitcast(address, octets.as_pointer()))
+        value = builder.load(builder.bitcast(address, shorts.llvm.as_pointer()))
         value.align = 1
-        return builder.sext(value, shorts.llvm)
+        return value
 
     return shorts(a, types.intp), codegen
+
+
+@intrinsic
+def upper_bytes(typingctx: Any, x: Any) -> Any:
+    """`x >> 8`: the second byte of each pair, from 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.lshr(args[0], _constant(shorts, 8))
+
+    return x(x), codegen
+
+
+@intrinsic
+def upper_off(typingctx: Any, x: Any, upper: Any) -> Any:
+    """`x − 256 · upper`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.sub(args[0], builder.shl(args[1], _constant(shorts, 8)))
+
+    return x(x, x), codegen
 
 
 @intrinsic
