@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+from collections import deque
 
 import numpy as np
 import pytest
@@ -171,14 +172,14 @@ class TestStep:
     """One α-step, on its own."""
 
     @staticmethod
-    def stepped(rng, theta, equal_steps=False):
+    def stepped(rng, theta):
         data = points(rng, 60)
         model = mlp(rng).to(np.float64)
         data = Split(data.x.astype(np.float64), data.y)
         base, network, layers = relaxed(model, data.x, ("B-1", "C-3"))
         start(network, layers, base, Tensor(data.x))
         scatter(layers, rng)
-        search = Search(layers, data, theta, batch_size=60, equal_steps=equal_steps)
+        search = Search(layers, data, theta, batch_size=60)
         trainer = Trainer(network, optim.Adam(network.parameters()), hooks=[search])
         network.train()
         search.before_epoch(trainer)
@@ -189,30 +190,64 @@ class TestStep:
             layer.alpha.data[...] = alpha
         return network, layers, grads, data, before, search
 
+    @staticmethod
+    def at_length_1(grads):
+        return [grad / np.sqrt(sum(g @ g for g in grads)) for grad in grads]
+
     def test_above_the_bound_it_goes_down_the_validation_loss_alone(self, rng):
         network, layers, grads, data, _, search = self.stepped(rng, theta=1e-6)
         network.eval()
-        for layer, grad in zip(layers, grads):
-            numerical = numerical_gradient(
-                lambda: F.cross_entropy(network(Tensor(data.x)), data.y).item(), layer.alpha.data
-            )
-            np.testing.assert_allclose(grad, numerical, rtol=1e-5, atol=1e-9)
+
+        def loss():
+            return F.cross_entropy(network(Tensor(data.x)), data.y).item()
+
+        numerical = self.at_length_1([numerical_gradient(loss, layer.alpha.data) for layer in layers])
+        for grad, wanted in zip(grads, numerical):
+            np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=1e-8)
         assert (search.steps, search.violations) == (1, 1)
 
     def test_within_the_bound_it_goes_down_the_size_alone(self, rng):
         _, layers, grads, _, _, search = self.stepped(rng, theta=1e6)
-        for layer, grad in zip(layers, grads):
-            numerical = numerical_gradient(lambda: expected_size(layers).item(), layer.alpha.data)
-            np.testing.assert_allclose(grad, numerical, rtol=1e-6)
+        numerical = self.at_length_1(
+            [numerical_gradient(lambda: expected_size(layers).item(), layer.alpha.data) for layer in layers]
+        )
+        for grad, wanted in zip(grads, numerical):
+            np.testing.assert_allclose(grad, wanted, rtol=1e-6)
         assert (search.steps, search.violations) == (1, 0)
 
-    @pytest.mark.parametrize("theta", [1e-6, 1e6])
-    def test_equal_steps_have_the_same_direction_and_length_1(self, rng, theta):
-        state = rng.bit_generator.state
-        plain = np.concatenate(self.stepped(rng, theta)[2])
-        rng.bit_generator.state = state
-        equal = np.concatenate(self.stepped(rng, theta, equal_steps=True)[2])
-        np.testing.assert_allclose(equal, plain / np.sqrt(plain @ plain), rtol=1e-12)
+    @staticmethod
+    def walked(theta, loss, valid, steps, batch_size):
+        """α after some steps of its own, with weights that stay; and the search."""
+        rng = np.random.default_rng(5)
+        base, network, layers = relaxed(mlp(rng).to(np.float64), valid.x, ("B-1", "C-8"))
+        start(network, layers, base, Tensor(valid.x))
+        search = Search(layers, valid, theta, loss, batch_size=batch_size)
+        trainer = Trainer(network, optim.Adam(network.parameters()), hooks=[search])
+        search.before_epoch(trainer)
+        for _ in range(steps):
+            search.after_step(trainer)
+        return [layer.alpha.data.tolist() for layer in layers], search
+
+    def test_units_of_the_loss_have_no_say(self):
+        """In nats or in thousands of nats: with λ → ∞ the steps are the same, down the size and down the loss."""
+        x = points(np.random.default_rng(4), 60).x.astype(np.float64)
+        answers = mlp(np.random.default_rng(5)).to(np.float64)(Tensor(x)).data.argmax(1)
+        data = Split(x, answers)  # its own, so that eight bits are better than one
+        plain, search = self.walked(0.47, F.cross_entropy, data, 120, 10)
+        assert 60 < search.violations < 110
+        small, _ = self.walked(0.47 / 1024, lambda outputs, y: F.cross_entropy(outputs, y) / 1024, data, 120, 10)
+        np.testing.assert_allclose(small, plain, rtol=1e-6)
+
+    def test_the_switch_asks_for_the_mean_and_not_for_most_batches(self):
+        """One example in ten has all the loss: the mean is 1, above the bound, and nine batches of ten are at 0."""
+        valid = Split(np.zeros((100, 4)), np.where(np.arange(100) % 10, 0, 10))
+        _, search = self.walked(0.5, lambda outputs, y: outputs.sum() * 0 + float(y.mean()), valid, 200, 1)
+        assert search.violations > 100
+
+    def test_what_the_switch_asks_is_never_older_than_once_round_the_validation_data(self):
+        valid = Split(np.zeros((12, 4)), np.zeros(12, int))
+        assert self.walked(0.5, lambda outputs, y: outputs.sum() * 0, valid, 9, 4)[1].recent.maxlen == 3
+        assert self.walked(0.5, lambda outputs, y: outputs.sum() * 0, valid, 2, 4)[1].recent == deque([0.0, 0.0])
 
     @pytest.mark.parametrize("theta", [1e-6, 1e6])
     def test_it_moves_alpha_and_nothing_else(self, rng, theta):

@@ -9,8 +9,9 @@ validation data, down
     ∇_α G          where L_valid ≤ θ   (λ = 0)       there is room: shrink
     ∇_α L_valid    where L_valid > θ   (λ → ∞)       too small: recover
 
-Afterwards each layer takes its argmax, and the network is trained once more. `relax.py` has the mixture that α weighs,
-`branch.py` puts it into a network, `dfq_step.py` is the step of α.
+both of the same length, so that no step down the size outweighs one down the loss. Afterwards each layer takes its
+argmax, and the network is trained once more. `relax.py` has the mixture that α weighs, `branch.py` puts it into a
+network, `dfq_step.py` is the step of α.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ def dfq(
     optimizer: OptimizerOf | None = None,
     lr: float = 1e-3,
     alpha_lr: float = 0.02,
-    equal_steps: bool = True,
     batch_size: int = 128,
     seq_len: int = 35,
     augment: Augment | None = None,
@@ -82,8 +82,6 @@ def dfq(
     keep            expensive vertices that stay float: names, "first", "last"
     optimizer       a function of the parameters, for the weights; None: Adam(lr). The rate falls along a cosine. α has
                     an Adam of its own, at alpha_lr
-    equal_steps     True: both gradients of α are brought to length 1, so that the units of G have no say. False: G is
-                    in bits a weight, ∇G mostly the longer gradient: few steps down G outweigh many down the loss
     folder          for checkpoints; with `resume` a search that was stopped goes on and ends with the same bits
 
     Returns a Policy with the retrained network as `.model` and `.history`; `.verdict` says whether the bound is kept.
@@ -116,8 +114,8 @@ def dfq(
     relaxed, layers = relax(base, notations, _kept(base, keep))
     x, _ = next(iter(source_of(train, batch_size, seq_len).batches(None)))
     start(relaxed, layers, base, Tensor(x))
-    search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed, equal_steps)
-    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "bits": list(notations), "equal_steps": equal_steps}
+    search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed)
+    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "bits": list(notations)}
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
 

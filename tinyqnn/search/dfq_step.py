@@ -2,11 +2,23 @@
 
 ∇_α G          where L_valid ≤ θ   (λ = 0)       there is room: shrink
 ∇_α L_valid    where L_valid > θ   (λ → ∞)       too small: recover
+
+Two things decide whether the bound commands:
+
+L_valid is a mean, and one batch is a poor witness of it. Where few examples have most of the loss, most batches lie
+below the mean: a network that breaks the bound would find room in most of its steps. So the switch asks the mean of the
+last `WINDOW` batches.
+
+With λ → ∞ no step down the size outweighs one down the loss. As they come, ∇G (in bits) is many times as long as ∇L
+(in parts of a nat), and Adam, which divides both by one average, leaves next to nothing of the steps down the loss:
+the search would end narrow while nearly all of its steps find the bound broken. So both gradients are brought to
+length 1, and units have no say.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,12 +34,15 @@ from tinyqnn.tensor import Tensor
 from tinyqnn.train import Hook, Trainer
 from tinyqnn.train.score import Data, Loss, map_state, source_of
 
+WINDOW = 20  # batches whose mean loss the switch asks; fewer where the validation data has fewer
+
 
 class Search(Hook):
     """The α-steps of algorithm 1: one on a validation batch after each step of the weights.
 
-    L_valid is that of the batch, in evaluation mode: the loss that the bound is about, without dropout, and nothing of
-    the validation data gets into running averages. Its backward pass runs only where the bound is violated.
+    L_valid is taken in evaluation mode: the loss that the bound is about, without dropout, and nothing of the
+    validation data gets into running averages. The backward pass is that of one batch, and runs only where the bound is
+    violated.
     """
 
     def __init__(
@@ -40,12 +55,11 @@ class Search(Hook):
         batch_size: int = 128,
         seq_len: int = 35,
         seed: int = 0,
-        equal_steps: bool = True,
     ) -> None:
-        self.equal_steps = equal_steps
         self.layers, self.theta, self.loss = layers, theta, loss
         self.optimizer = optim.Adam([layer.alpha for layer in layers], lr=lr, betas=(0.5, 0.999))  # as DARTS has it
         self.valid = _Stream(valid, batch_size, seq_len, np.random.default_rng((seed, 1)))
+        self.recent: deque[float] = deque(maxlen=min(WINDOW, len(self.valid.source.batches(None))))
         self.steps = self.violations = 0
         self.history: list[dict[str, Any]] = []
 
@@ -62,14 +76,14 @@ class Search(Hook):
         try:
             with evaluating(trainer.model):
                 valid_loss = self.valid.loss(trainer.model, self.loss)
-                violated = valid_loss.item() > self.theta
+                self.recent.append(valid_loss.item())
+                violated = sum(self.recent) / len(self.recent) > self.theta
                 objective = valid_loss if violated else expected_size(self.layers)  # λ → ∞, λ = 0
                 objective.backward()
         finally:
             _require(alphas, False)
             _require(weights, True)
-        if self.equal_steps:
-            _normalize(alphas)
+        _normalize(alphas)
         self.optimizer.step()
         self.steps, self.violations = self.steps + 1, self.violations + violated
 
@@ -94,6 +108,7 @@ class Search(Hook):
         return {
             "optimizer": self.optimizer.state_dict(),  # α itself is among the model's parameters
             "valid": self.valid.state_dict(),
+            "recent": list(self.recent),
             "steps": self.steps,
             "violations": self.violations,
             "history": self.history,
@@ -102,6 +117,8 @@ class Search(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.valid.load_state_dict(state["valid"])
+        self.recent.clear()
+        self.recent.extend(state["recent"])
         self.steps, self.violations, self.history = state["steps"], state["violations"], list(state["history"])
 
 

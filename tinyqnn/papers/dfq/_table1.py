@@ -84,7 +84,7 @@ def compare(
     ours = dfq(
         model, train, valid, theta=best + config.share * (worst - best), bits=(1, 8),
         epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, widen=config.widen,
-        lr=config.quantized_lr, alpha_lr=config.alpha_lr, equal_steps=False, batch_size=config.batch_size,
+        lr=config.quantized_lr, alpha_lr=config.alpha_lr, batch_size=config.batch_size,
         augment=augment, seed=config.seed, folder=report.folder, resume=True, progress=False,
     )  # fmt: skip
     found["ours"] = scored(ours, ours.model, valid, test)

@@ -27,6 +27,7 @@ from tinyqnn.search.dfq import candidates, dfq
 from tinyqnn.search.policy import Policy
 from tinyqnn.tensor import Array
 
+VERSION = 2  # the switch asks the mean of several batches, and both steps of α are of one length
 SIZE = (9.0, 4.5)
 WIDTHS = tuple(range(1, 9))
 

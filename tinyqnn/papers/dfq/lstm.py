@@ -27,6 +27,7 @@ from tinyqnn.search.network import traced, trainable
 from tinyqnn.search.policy import Policy
 from tinyqnn.train import Trainer, evaluate
 
+VERSION = 2  # the switch asks the mean of several batches, and both steps of α are of one length
 UNIFORM = (8, 4, 2, 1)
 SIZE = (9.0, 4.0)
 
