@@ -107,7 +107,8 @@ def _recurrent(engine: str, case: Case, rng: np.random.Generator) -> Callable[[]
     h, c = (0.3 * rng.standard_normal((1, case.batch, HIDDEN), dtype=np.float32) for _ in range(2))
     weights = [p.data for _, p in layer.named_parameters()]
     if engine == "numpy":
-        return lambda: _numpy_steps(weights, x[:, 0], h[0, 0], c[0, 0])
+        run = _numpy_lstm(weights)
+        return lambda: run(x[:, 0], h[0, 0], c[0, 0])
     if engine.startswith("torch"):
         import torch
 
@@ -121,15 +122,38 @@ def _recurrent(engine: str, case: Case, rng: np.random.Generator) -> Callable[[]
     return lambda: packed(x, (h, c))
 
 
-def _numpy_steps(weights: list[Array], x: Array, h: Array, c: Array) -> Array:
-    """An LSTM in plain NumPy: the inputs' share in one product for all steps, the state's at each."""
+def _numpy_lstm(weights: list[Array]) -> Callable[[Array, Array, Array], Array]:
+    """An LSTM as one writes it in NumPy who wants it fast: (x (T, in), h, c) -> the last h.
+
+    The inputs' share is one product for all steps, h · W_hhᵀ reads W_hhᵀ in rows, one tanh serves all four gates, for
+    σ(x) = ½ + ½ · tanh(x/2), and every step writes to the same arrays. In the textbook's words it takes three times as
+    long.
+    """
     w_ih, w_hh, b_ih, b_hh = weights
-    for gates in x @ w_ih.T + (b_ih + b_hh):
-        a = gates + w_hh @ h
-        i, f, o = (1 / (1 + np.exp(-a[n * HIDDEN : (n + 1) * HIDDEN])) for n in (0, 1, 3))
-        c = f * c + i * np.tanh(a[2 * HIDDEN : 3 * HIDDEN])
-        h = o * np.tanh(c)
-    return h
+    by_rows, bias, n = np.ascontiguousarray(w_hh.T), b_ih + b_hh, HIDDEN
+    half = np.repeat(np.array([0.5, 0.5, 1, 0.5], np.float32), n)
+    shift = np.repeat(np.array([0.5, 0.5, 0, 0.5], np.float32), n)
+    a, kept = np.empty(4 * n, np.float32), np.empty(n, np.float32)
+    i, f, g, o = np.split(a, 4)
+
+    def run(x: Array, h: Array, c: Array) -> Array:
+        h, c, shares = h.copy(), c.copy(), x @ w_ih.T
+        shares += bias
+        for share in shares:
+            np.dot(h, by_rows, out=a)
+            np.add(a, share, out=a)
+            np.multiply(a, half, out=a)
+            np.tanh(a, out=a)
+            np.multiply(a, half, out=a)
+            np.add(a, shift, out=a)
+            np.multiply(f, c, out=c)
+            np.multiply(i, g, out=kept)
+            np.add(c, kept, out=c)
+            np.tanh(c, out=kept)
+            np.multiply(o, kept, out=h)
+        return h
+
+    return run
 
 
 def _torch(case: training.Case, x: Array, channels_last: bool) -> Callable[[], Any]:
@@ -221,10 +245,14 @@ def measure(name: str, engines: tuple[str, ...], threads: int = 2, rounds: int =
         processes.append(process)
     for wire in wires.values():
         wire.recv()
+    turns, steps = {}, STEPS if CASES[name].model == "lstm" else 1
+    for engine, wire in wires.items():  # a turn takes a tenth of a second: what is quick needs many to be warm
+        wire.send(10)
+        turns[engine] = max(10, int(0.1 / (statistics.median(wire.recv()) * steps)))
     found: dict[str, list[float]] = {engine: [] for engine in engines}
     for _ in range(rounds):
         for engine, wire in wires.items():
-            wire.send(10)
+            wire.send(turns[engine])
             found[engine] += wire.recv()
     for wire in wires.values():
         wire.send(0)

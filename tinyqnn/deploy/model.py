@@ -48,6 +48,9 @@ class Packed(Module):
         super().__init__()
         kept = {leaf.vertex for leaf in leaves(outputs) if isinstance(leaf, Port)}
         self.__dict__.update(layers=layers, inputs=inputs, outputs=outputs, lengths=lengths, training=False)
+        given = [layer for layer in layers if layer.op == "input"]
+        self.__dict__["_names"] = [layer.name for layer in given]
+        self.__dict__["_whole"] = [layer.options["whole"] for layer in given]
         self.__dict__["engine"] = Engine(layers, kept)
 
     layers: list[Layer]
@@ -55,6 +58,8 @@ class Packed(Module):
     outputs: Any
     lengths: Lengths
     engine: Engine
+    _names: list[str]
+    _whole: list[bool]
 
     def forward(self, *args: Any) -> Any:
         """What the quantized model returns in evaluation mode. An input that is left out, a state, is zeros."""
@@ -101,8 +106,7 @@ class Packed(Module):
         format.save(self, path, overwrite)
 
     def _lengths(self, arrays: list[Array]) -> list[int]:
-        names = [layer.name for layer in self.layers if layer.op == "input"]
-        return self.lengths.read([array.shape for array in arrays], names)
+        return self.lengths.read([array.shape for array in arrays], self._names)
 
     def _read(self, args: tuple[Any, ...]) -> tuple[list[Array], Callable[[Array], Any]]:
         """The inputs as arrays, and what becomes of the outputs."""
@@ -137,12 +141,13 @@ class Packed(Module):
             take(want, got, str(index))
         tensors = any(isinstance(got, Tensor) for _, got in given)
         found = [got.data if isinstance(got, Tensor) else got for _, got in sorted(given, key=lambda pair: pair[0])]
-        whole = [layer.options["whole"] for layer in self.layers if layer.op == "input"]
-        arrays = [_checked(a, w) for a, w in zip(self._filled(found), whole)]
+        arrays = [_checked(a, w) for a, w in zip(self._filled(found), self._whole)]
         return arrays, Tensor if tensors else lambda array: array
 
     def _filled(self, found: list[Array | None]) -> list[Array]:
         """Zeros for inputs that were left out; where a length is free, it is that of the inputs which are there."""
+        if all(a is not None for a in found):
+            return found  # type: ignore[return-value]
         shapes = [list(shape) for shape in self.lengths.shapes]
         for axes in self.lengths.free:
             known = [a.shape[k] for i, k in axes if (a := found[i]) is not None and k < a.ndim]

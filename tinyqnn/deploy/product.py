@@ -9,6 +9,7 @@ The inner sums are whole numbers and exact. The outer sum is made in float64 and
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +68,11 @@ class Product:
         self.multiplier = ones if multiplier is None else multiplier.astype(np.float64)
         self.addend = 0 * ones if addend is None else addend.astype(np.float64)
         self.of_weight, self.of_x = terms(weight), terms(x)
+        self._kinds = kind(weight.quantizer), kind(x.quantizer)
         self._midrise = _are_midrise(x, self.of_x[0])
+        self._weight_is_bytes = len(_bytes(self.of_weight[0].numbers, self.of_weight[0], True)[1]) == 1
+        self._both_are_signs = all(set(of[0].numbers.tolist()) == {-1, 1} for of in (self.of_weight, self.of_x))
+        self._codes_have_signs = x.quantizer.alphabet.tolist() in ([-1, 0], [-1, 1])
         self._kernels: dict[Any, Any] = {}
         self._borders: dict[Any, Array] = {}
 
@@ -81,7 +86,7 @@ class Product:
         """No sum of whole numbers is larger than this in magnitude."""
         return _largest(self.weight, self.x)
 
-    @property
+    @cached_property
     def factor(self) -> Array:
         """(O,) float64: what one unit of the whole number is worth, where there is a single one."""
         return self.of_weight[0].scale * self.of_x[0].scale * self.multiplier
@@ -134,8 +139,7 @@ class Product:
             )
         if name == "bitserial":
             return self._kernel(name), codes
-        weight = _bytes(self.of_weight[0].numbers, self.of_weight[0], True)[1]
-        if len(weight) > 1:
+        if not self._weight_is_bytes:
             return None, codes
         if self._midrise:
             return self._int8_kernel(0, 0, False, True), codes
@@ -157,9 +161,8 @@ class Product:
 
     def _choice(self, codes: Array) -> str:
         """The kernel for these widths and this many rows."""
-        kinds = kind(self.weight.quantizer), kind(self.x.quantizer)
         rows = codes.size // codes.shape[-1] if self.window is None else codes.size // codes.shape[1]
-        if "power" in kinds or (self.window is not None and self.window.groups > 1):
+        if "power" in self._kinds or (self.window is not None and self.window.groups > 1):
             return "int8"
         bits, x_bits = self.weight.quantizer.bits, self.x.quantizer.bits
         name = kernels.fastest.fastest(bits, x_bits, rows)
@@ -167,15 +170,14 @@ class Product:
             length = self.codes.shape[1]  # of what is packed into words together; the rest of the last word is wasted
             if bits * x_bits * 64 * -(-length // 64) > length * kernels.fastest.most_pairs(rows):
                 return "int8"
-        signs = all(set(t.numbers.tolist()) == {-1, 1} for found in (self.of_weight, self.of_x) for t in found[:1])
-        if name == "binary" and not (signs and self.single):
+        if name == "binary" and not (self._both_are_signs and self.single):
             return "bitserial"
         return name
 
     @property
     def _codes_are_signs(self) -> bool:
         """Do the codes have the sign bits already? −1 and 0, for −½ and ½, have those of −1 and 1."""
-        return not kernels.use_reference() and self.x.quantizer.alphabet.tolist() in ([-1, 0], [-1, 1])
+        return self._codes_have_signs and not kernels.use_reference()
 
     def _kernel(self, name: str) -> Any:
         """BinaryGemm or BitSerialGemm on this weight, packed when it is first asked for."""

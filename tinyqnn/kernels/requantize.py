@@ -146,7 +146,7 @@ def affine(x: Array, factor: Array, addend: Array) -> Array:
     span = repeat * x.shape[1]
     chunk = max(CHUNK // span, 1) * span
     source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
-    factors, addends = np.tile(factor, repeat), np.tile(addend, repeat)
+    factors, addends = (np.tile(of, repeat) if repeat > 1 else np.ascontiguousarray(of) for of in (factor, addend))
     run(
         lambda i, j: _affine(source, i * chunk, min(j * chunk, x.size), factors, addends, target),
         -(-x.size // chunk),
