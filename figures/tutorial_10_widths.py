@@ -25,7 +25,7 @@ def course(axes: Any, told: dict[str, Any], role: str) -> None:
     axes.axvline(4.5, color=GREY, linewidth=1, linestyle=":")
     axes.text(4.6, 1.35, "whole", color=INK)
     axes.text(4.4, 1.35, "learned", color=INK, ha="right")
-    axes.set(title=role, xlabel="epoch", ylim=(1.2, 5.6), xlim=(-0.2, 6.2), yticks=range(2, 5))
+    axes.set(title=role, xlabel="epoch", ylim=(1.2, 6.6), xlim=(-0.2, 6.2), yticks=range(2, 6))
     axes.set_xticks(range(7))
     axes.legend(title="how many numbers", ncols=2, loc="upper left", fontsize=9, handlelength=2.6)
 
