@@ -21,6 +21,7 @@ from tinyqnn.papers.dfq._vgg16 import VGG16
 from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.search.dfq_found import DFQPolicy
 from tinyqnn.search.policy import Choice, Policy
+from tinyqnn.train import Trainer
 
 NAMES = ("dfq.fig1", "dfq.lstm", "dfq.table1_cifar10", "dfq.table1_mnist")
 FIGURES = Path(tinyqnn.__file__).resolve().parents[1] / "figures"
@@ -126,9 +127,24 @@ def test_a_bound_that_no_policy_keeps_stands_in_the_table():
     assert first.count("a C-8") == second.count("a C-8") == 1
 
 
-def test_all_networks_of_table_1_are_trained_as_long():
+def test_all_networks_of_table_1_are_trained_alike(monkeypatch, tmp_path):
+    """As long, and in the same pieces: Adam and the cosine begin anew where the search ends."""
     config = table1_mnist.Config(0, search_epochs=3, retrain_epochs=2, widen=4)
-    assert config.more == 3 + 5 * 2
+    assert config.pieces == (3, 5 * 2)
+    seen, fit = [], Trainer.fit
+
+    def noted(trainer, train, valid, epochs, *args, **more):
+        group = trainer.optimizer.param_groups[0]
+        seen.append((type(trainer.optimizer), group["lr"], trainer.schedule, trainer.batch_size, trainer.seed, epochs))
+        return fit(trainer, train, valid, epochs, *args, **more)
+
+    monkeypatch.setattr(Trainer, "fit", noted)
+    config = table1_mnist.Config(0, "noise-mnist", 4, 50, 25, 25, 25, 1, 2, 1, 0)
+    table1_mnist.run(config, Report(tmp_path))
+    pieces = list(zip(seen[1::2], seen[2::2]))
+    assert len(pieces) == 4
+    assert len(set(pieces)) == 1
+    assert [piece[-1] for piece in pieces[0]] == [2, 1]
 
 
 def outcome(ours, binary, times, floating=98.0):

@@ -1,9 +1,10 @@
 """Table 1 for any network and data: float, 8 bits, a mixture of 1 and 8 bits that DFQ finds, and binary.
 
-All four start from one float network and are trained on for as many epochs, the float one as well: DFQ's are those that
-its search and its retrainings may take together. Where a retrained network breaks the bound, one more layer gets 8
-bits, at most `widen` times. The bound θ lies a part of the way, `share`, from the validation loss that
-the float network has then to that of the binary one. The test images decide nothing.
+All four start from one float network and are trained alike, in two pieces, each with a rate that falls along a cosine:
+as long as DFQ searches, and as long as it trains what it has found. The bound θ lies a part of the way, `share`, from
+the validation loss of the float network to that of the binary one, both taken after the first piece: there the search
+has to meet it, with weights that have learned no longer. Where the network that is found breaks the bound after its
+training, one more layer gets 8 bits, at most `widen` times. The test images decide nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tinyqnn.papers.dfq._cells import mean, policy_of, scored, splits, trained
 from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.search.dfq import dfq
 from tinyqnn.tensor import Array
+from tinyqnn.train import evaluate
 
 FIXED = {"float": "float", "8-bit": "C-8", "binary": "B-1"}
 
@@ -31,9 +33,9 @@ class Comparison:
 
     data                  see `splits`, and how many of its images are learned from, decide about the bound, are tested
     width                 of the network, in channels
-    epochs                of the float network that all start from; `more` of each afterwards
+    epochs                of the float network that all start from; `pieces` of each afterwards
     lr, quantized_lr      the rates of these; alpha_lr that of α
-    share                 θ = float + share · (binary − float), of their validation losses
+    share                 θ = float + share · (binary − float), of their validation losses after the first piece
     """
 
     seed: int
@@ -53,9 +55,9 @@ class Comparison:
     share: float
 
     @property
-    def more(self) -> int:
-        """Epochs after the float network."""
-        return self.search_epochs + (1 + self.widen) * self.retrain_epochs
+    def pieces(self) -> tuple[int, int]:
+        """Epochs after the float network: those of a search, and of all retraining that may follow."""
+        return self.search_epochs, (1 + self.widen) * self.retrain_epochs
 
 
 def compare(
@@ -74,13 +76,16 @@ def compare(
 
     model = fit(network(rng), config.epochs, config.lr)
     found: dict[str, Any] = {}
+    between: dict[str, float] = {}  # validation losses after the first piece
     for name, scheme in FIXED.items():
         policy = policy_of(model, train, scheme)
         quantized = policy.apply(model, train.inputs(slice(0, 2)))
-        fit(quantized, config.more, config.quantized_lr)
+        for epochs in config.pieces:
+            fit(quantized, epochs, config.quantized_lr)
+            between.setdefault(name, evaluate(quantized, valid).loss)
         found[name] = scored(policy, quantized, valid, test)
         report(f"{name}: {found[name]}")
-    best, worst = found["float"]["valid_loss"], found["binary"]["valid_loss"]
+    best, worst = between["float"], between["binary"]
     ours = dfq(
         model, train, valid, theta=best + config.share * (worst - best), bits=(1, 8),
         epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, widen=config.widen,
@@ -90,7 +95,7 @@ def compare(
     found["ours"] = scored(ours, ours.model, valid, test)
     report(f"ours: {found['ours']}\n{ours.verdict}\n{ours.history}")
     return {
-        **found, "theta": ours.theta, "keeps_bound": ours.keeps_bound, "verdict": ours.verdict,
+        **found, "between": between, "theta": ours.theta, "keeps_bound": ours.keeps_bound, "verdict": ours.verdict,
         "history": list(ours.history), "note": source.note,
     }  # fmt: skip
 
@@ -123,6 +128,9 @@ def searches(cells: list[Cell]) -> str:
             f"        {cell.result['verdict']}",
             f"        float {cell.result['float']['valid_loss']:.4g}, binary {cell.result['binary']['valid_loss']:.4g}",
         ]
+        if "between" in cell.result:
+            before = ", ".join(f"{name} {loss:.4g}" for name, loss in cell.result["between"].items() if name != "8-bit")
+            lines.append(f"        trained as long as the search: {before}")
     return "\n".join(lines)
 
 
@@ -131,5 +139,5 @@ def scale(c: Comparison) -> str:
     retraining = f"{c.retrain_epochs} of retraining" + (f", {1 + c.widen} times at most" if c.widen else "")
     return (
         f"{c.train:,} training, {c.valid:,} validation and {c.test:,} test images; epochs: {c.epochs} in float, then "
-        f"for ours {c.search_epochs} of search and {retraining}, for all others {c.more}"
+        f"for ours {c.search_epochs} of search and {retraining}, for all others {sum(c.pieces)}"
     )
