@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tinyqnn import kernels, quant
 from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm, jit, shift, simd, tiles
 from tinyqnn.kernels.bitserial import KINDS, Alphabet, plan_pairs
+from tinyqnn.kernels.signbits import SignBits
 
 sizes = st.integers(1, 200)
 seeds = st.integers(0, 1000)
@@ -75,6 +76,38 @@ def test_products_of_signs_are_exact(m, n, k, seed):
     rng = np.random.default_rng(seed)
     w, x = draw(rng, "binary", 1, (n, k)), draw(rng, "binary", 1, (m, k)).astype([np.int8, np.float32][seed % 2])
     same(BinaryGemm(w), x, plain(x, w))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [(BinaryGemm, np.int8), (BinaryGemm, np.float32), (BinaryGemm, np.int64), (Int8Gemm, np.int8), (SignBits, np.int8)],
+)
+def test_many_rows_from_codes_are_those_of_packed_ones(rng, make, dtype, threads):
+    """Who packs a block multiplies it; bytes that fill whole steps are read where they lie."""
+    w, before = draw(rng, "binary", 1, (37, 192)), jit.get_num_threads()
+    try:
+        jit.set_num_threads(threads)
+        for m in (70, 141, 333):
+            for x in (draw(rng, "binary", 1, (m, 192)).astype(dtype), draw(rng, "binary", 1, (192, m)).astype(dtype).T):
+                g, out = make(w), np.full((m, 37), 7, np.int32)
+                assert g(x, out) is out
+                assert np.array_equal(out, plain(x, w))
+                assert np.array_equal(out, g.multiply(g.pack(x)))
+    finally:
+        jit.set_num_threads(before)
+
+
+def test_what_is_no_sign_is_refused_among_many_rows_as_well(rng):
+    x = draw(rng, "binary", 1, (300, 70)).astype(np.int8)
+    g = BinaryGemm(x[:5])
+    for row, column in ((0, 0), (299, 69), (150, 64)):
+        wrong = x.copy()
+        wrong[row, column] = 0
+        with pytest.raises(ValueError, match="1 and −1 alone"):
+            g(wrong)
+    with pytest.raises(ValueError, match="expected out to be int32"):
+        g(x, np.zeros((300, 6), np.int32))
 
 
 @given(sizes, sizes, sizes, alphabets, alphabets, seeds)

@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
-from tinyqnn.kernels.bits import BitGemm
+from tinyqnn.kernels.bits import BitGemm, strips
 from tinyqnn.kernels.count import ROWS, count_xor
-from tinyqnn.kernels.jit import jit
-from tinyqnn.kernels.pack import check_signs, empty_words, pack_signs, words_of
+from tinyqnn.kernels.jit import get_num_threads, jit, share
+from tinyqnn.kernels.pack import NOT_SIGNS, as_signs, check_signs, empty_words, pack_signs, signs_to_words, words_of
 from tinyqnn.kernels.product import UNIT, UNITS, WIDTH, Rows, by_taps, panels
 from tinyqnn.kernels.simd import apply, cyclic, multiples, offsets, put_tile
 from tinyqnn.kernels.turns import leave, take
@@ -36,33 +37,61 @@ def minus_twice(acc, zero):
     return zero - (acc + acc)
 
 
-def _make_multiply(rows: int) -> Any:
-    """The loop below for tiles of `rows` rows and two vectors of columns."""
+def _make_block(rows: int) -> Any:
+    """The product below for tiles of `rows` rows and two vectors of columns."""
 
-    @jit
-    def multiply(seat, blocks, a, places, walk, b, start, start_rows, cols, y):
-        depth, block = len(walk), take(seat)
-        while block >= 0:
-            i0, i1, j0, j1 = blocks[block]
-            for k0 in range(0, depth, BLOCK):
-                k1 = min(k0 + BLOCK, depth)
-                for j in range(j0, j1, WIDTH):
-                    panel = (j * depth + k0 * WIDTH) * UNITS
-                    for i in range(i0, i1, rows):
-                        row = offsets(places, i, i1 - 1, rows)
-                        acc = apply(minus_twice, count_xor(a, row, 0, walk, k0, k1, b, panel), 0)
-                        put_tile(
-                            acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0, start,
-                            cyclic(i, i1 - 1, start_rows, cols, rows), j,
-                        )  # fmt: skip
-            block = take(seat)
-        leave(seat)
+    @numba.njit
+    def block(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y):
+        depth = len(walk)
+        for k0 in range(0, depth, BLOCK):
+            k1 = min(k0 + BLOCK, depth)
+            for j in range(j0, j1, WIDTH):
+                panel = (j * depth + k0 * WIDTH) * UNITS
+                for i in range(i0, i1, rows):
+                    row = offsets(places, i, i1 - 1, rows)
+                    acc = apply(minus_twice, count_xor(a, row, 0, walk, k0, k1, b, panel), 0)
+                    put_tile(
+                        acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0, start,
+                        cyclic(i, i1 - 1, start_rows, cols, rows), j,
+                    )  # fmt: skip
 
-    return multiply
+    return block
 
 
-_multiply_row = _make_multiply(1)
-_multiply_tile = _make_multiply(ROWS) if ROWS > 1 else _multiply_row
+_row_block, _tile_block = _make_block(1), _make_block(ROWS)
+
+
+@jit
+def _multiply_row(seat, blocks, a, places, walk, b, start, start_rows, cols, y):
+    block = take(seat)
+    while block >= 0:
+        i0, i1, j0, j1 = blocks[block]
+        _row_block(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y)
+        block = take(seat)
+    leave(seat)
+
+
+@jit
+def _multiply_tile(seat, blocks, a, places, walk, b, start, start_rows, cols, y):
+    block = take(seat)
+    while block >= 0:
+        i0, i1, j0, j1 = blocks[block]
+        _tile_block(i0, i1, j0, j1, a, places, walk, b, start, start_rows, cols, y)
+        block = take(seat)
+    leave(seat)
+
+
+@jit
+def _pack_and_multiply(seat, blocks, x, count, refused, a, places, walk, b, start, cols, y):
+    """The same from signs: who takes some rows packs them and multiplies them while they are near."""
+    block = take(seat)
+    while block >= 0:
+        i0, i1, j0, j1 = blocks[block]
+        if not signs_to_words(i0, i1, x, count, places, a):
+            refused[0] = True
+        _tile_block(i0, i1, j0, j1, a, places, walk, b, start, 1, cols, y)
+        block = take(seat)
+    leave(seat)
 
 
 class BinaryGemm(BitGemm):
@@ -103,6 +132,23 @@ class BinaryGemm(BitGemm):
         words, places = empty_words(len(x) * depth), np.arange(len(x)) * depth
         pack_signs(x, places, words)
         return Rows(x.shape, words, places, np.arange(depth))
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        x, threads = self._matrix(x), get_num_threads()
+        if not self.compiled or len(x) < 64 * threads:
+            return super().__call__(x, out)
+        signs, blocks, refused = as_signs(x), strips(len(x), self.shape[0], threads), np.zeros(1, np.bool_)
+        depth = words_of(x.shape[1])
+        packed = Rows(x.shape, empty_words(len(x) * depth), np.arange(len(x)) * depth, np.arange(depth))
+        y = np.empty((len(x), self.shape[0]), np.int32) if out is None else out
+        self.check(packed, y)
+        share(
+            _pack_and_multiply, len(blocks), blocks, signs.reshape(-1), x.shape[1], refused, *packed[1:4], self.panels,
+            self.start.reshape(-1), self.shape[0], y.reshape(-1),
+        )  # fmt: skip
+        if refused[0]:
+            raise ValueError(NOT_SIGNS)
+        return y
 
     def numbers(self, x: Array) -> Array:
         """The activations' plain numbers, for the twin."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from tinyqnn.kernels.jit import get_num_threads, share
 from tinyqnn.kernels.pack import words_of
-from tinyqnn.kernels.product import WIDTH, IntegerGemm, Rows, cut
+from tinyqnn.kernels.product import ROWS, WIDTH, IntegerGemm, Rows, cut
 
-__all__ = ["BitGemm"]
+__all__ = ["BitGemm", "strips"]
 
 Array = np.ndarray
 PAYS = 1 << 25  # products of two bits from which a second thread pays
@@ -43,3 +43,14 @@ class BitGemm(IntegerGemm):
 def _blocks(m: int, n: int, width: int, threads: int) -> Array:
     """(blocks, 4): rows i0 … i1 and columns j0 … j1 of each block of y."""
     return np.array(cut(m, n, width) if threads > 1 else [(0, m, 0, n)], np.int64)
+
+
+@lru_cache(maxsize=256)
+def strips(m: int, n: int, threads: int) -> Array:
+    """Blocks of some rows and all columns, eight a thread.
+
+    >>> strips(20, 7, 1).tolist()
+    [[0, 8, 0, 7], [8, 16, 0, 7], [16, 20, 0, 7]]
+    """
+    rows = -(-m // (8 * threads * ROWS)) * ROWS
+    return np.array([(i, min(i + rows, m), 0, n) for i in range(0, m, rows)], np.int64)

@@ -19,9 +19,10 @@ import numpy as np
 
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.jit import aligned, jit, run
-from tinyqnn.kernels.simd import are_signs, test_bits
+from tinyqnn.kernels.simd import are_signs, negatives, test_bits
 
-__all__ = ["as_bytes", "from_planes", "pack_rows", "pack_signs", "pack_words", "to_planes", "unpack_words", "words_of"]
+__all__ = ["NOT_SIGNS", "as_bytes", "as_signs", "from_planes", "pack_rows", "pack_signs", "pack_words",
+           "signs_to_words", "to_planes", "unpack_words", "words_of"]  # fmt: skip
 
 Array = np.ndarray
 
@@ -113,17 +114,22 @@ def _pack_rows(first, last, x, count, bit, targets, words):
 
 
 @jit
-def _pack_signs(first, last, x, integers, count, sign, targets, words):
-    """The sign bits of rows first … last; False if a number is neither 1 nor −1."""
+def signs_to_words(first, last, x, count, targets, words):
+    """Rows first … last of x, `count` signs each, to `words[targets[r] : …]`; False if a number is neither 1 nor −1."""
     signs = ~np.uint64(0)
     for r in range(first, last):
-        i = r * count
+        i, o = r * count, targets[r]
         for k in range(0, count - 63, 64):
             signs &= are_signs(x, i + k)
-        for k in range(i + count // 64 * 64, i + count):
-            if x[k] != 1 and x[k] != -1:
+            words[o + k // 64] = negatives(x, i + k)
+        word = np.uint64(0)
+        for k in range(count // 64 * 64, count):
+            number = x[i + k]
+            if number != 1 and number != -1:
                 signs = np.uint64(0)
-        _pack_rows(r, r + 1, integers, count, sign, targets, words)
+            word |= np.uint64(number < 0) << np.uint64(k % 64)
+        if count % 64:
+            words[o + count // 64] = word
     return signs == ~np.uint64(0)
 
 
@@ -143,16 +149,20 @@ def pack_rows(rows: Array, bits: Sequence[int], targets: Array, words: Array, pl
     run(body, count, None if rows.size > PAYS else count)
 
 
-def pack_signs(rows: Array, targets: Array, words: Array) -> None:
-    """Put a 1 for every −1 and a 0 for every +1 of (R, C) into `words[targets[r] : …]`; others are refused."""
+def as_signs(rows: Array) -> Array:
+    """Signs in the dtypes that `signs_to_words` is compiled for."""
     if rows.dtype not in (np.int8, np.float32):
         rows = rows.astype(np.float32) if rows.dtype == np.float64 else as_bytes(rows, -1, 1, "signs")
-    (count, size), flat = rows.shape, np.ascontiguousarray(rows).reshape(-1)
-    sign, integers = 8 * flat.itemsize - 1, flat.view(f"i{flat.itemsize}")
-    good = []
+    return np.ascontiguousarray(rows)
+
+
+def pack_signs(rows: Array, targets: Array, words: Array) -> None:
+    """Put a 1 for every −1 and a 0 for every +1 of (R, C) into `words[targets[r] : …]`; others are refused."""
+    rows = as_signs(rows)
+    (count, size), flat, good = rows.shape, rows.reshape(-1), []
 
     def body(first: int, last: int) -> None:
-        good.append(_pack_signs(first, last, flat, integers, size, sign, targets, words))
+        good.append(signs_to_words(first, last, flat, size, targets, words))
 
     run(body, count, None if rows.size > PAYS else count)
     if not all(good):

@@ -112,8 +112,8 @@ class IntegerGemm:
         """What the sums start from: (parts, S, N) int32. `missing` (S, taps) marks the taps that a border hides."""
         raise NotImplementedError
 
-    def __call__(self, x: Any) -> Array:
-        return self.multiply(self.pack(x))
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        return self.multiply(self.pack(x), out)
 
     def _matrix(self, x: Any) -> Array:
         """`x` as an array (M, K)."""

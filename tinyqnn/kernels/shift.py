@@ -184,8 +184,8 @@ class ShiftGemm:
         np.negative(table[:, :8], out=table[:, 8:])
         share(_shift_row, panels, table.reshape(-1), groups, self.nibbles, y, len(y))
 
-    def __call__(self, x: Any) -> Array:
-        return self.multiply(self.pack(x))
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        return self.multiply(self.pack(x), out)
 
 
 def _halves(octets: Array) -> Array:

@@ -36,6 +36,9 @@ class SignBits(BinaryGemm):
         places = np.arange(len(x)) * depth
         return Rows(x.shape, self.pack_pixels(x, places, len(x) * depth), places, np.arange(depth))
 
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        return self.multiply(self.pack(x), out)
+
     def numbers(self, x: Array) -> Array:
         """The activations' plain numbers, for the twin."""
         return np.where(x < 0, -1, 1).astype(np.int8)

@@ -868,9 +868,27 @@ def are_signs(typingctx: Any, a: Any, i: Any) -> Any:
         address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
         value = builder.load(builder.bitcast(address, row.as_pointer()))
         value.align = 1
-        plus, minus = (ir.Constant(row, [float(one) if real else one] * 64) for one in (1, -1))
+        name, rest = ("llvm.fabs.v64f32", []) if real else (f"llvm.abs.v64i{number.width}", [ir.IntType(1)(0)])
+        kind = ir.FunctionType(row, [row, *(r.type for r in rest)])
+        size = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value, *rest])
         equal = builder.fcmp_ordered if real else builder.icmp_signed
-        return builder.bitcast(builder.or_(equal("==", value, plus), equal("==", value, minus)), ir.IntType(64))
+        return builder.bitcast(equal("==", size, ir.Constant(row, [1.0 if real else 1] * 64)), ir.IntType(64))
+
+    return types.uint64(a, types.intp), codegen
+
+
+@intrinsic
+def negatives(typingctx: Any, a: Any, i: Any) -> Any:
+    """Which of the 64 numbers `a[i : i + 64]` are below 0, as one word, the first in the lowest place."""
+    real = isinstance(a.dtype, types.Float)
+    row = ir.VectorType(_FLOAT if real else ir.IntType(a.dtype.bitwidth), 64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _at(builder, _data(context, builder, sig.args[0], args[0]), args[1])
+        value = builder.load(builder.bitcast(address, row.as_pointer()))
+        value.align = 1
+        below = builder.fcmp_ordered if real else builder.icmp_signed
+        return builder.bitcast(below("<", value, ir.Constant(row, None)), ir.IntType(64))
 
     return types.uint64(a, types.intp), codegen
 
