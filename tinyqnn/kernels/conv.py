@@ -18,6 +18,7 @@ Tables of addresses for the pixels and the runs say which, so the one product of
 stride, dilation or number of groups. An image that needs a border is first copied into a zero-bordered work space that
 stays in the core's own cache. Patches (im2col) are never stored. Where every channel has a kernel of its own
 (depthwise) there is no matrix to multiply by: channels go on the lanes, and the taps are added one after the other.
+Where the processor has tile registers, images of sixteen channels and more are theirs: `thirdconv.py`, `thirdgrad.py`.
 
 The reading copy is `reference.py`; it also does the work in float64.
 """
@@ -32,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels import reference, use_reference
+from tinyqnn.kernels import reference, thirdconv, thirdgrad, use_reference
 from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, panel_width, product, product_line, product_pixels
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
@@ -120,6 +121,7 @@ class Plan:
     in_lines: bool  # are LINE_ROWS pixels at a time LANES numbers apart?
     taps: np.ndarray  # index i·kw + j of each tap, in the order of the runs
     classes: np.ndarray
+    extents: tuple[Pair, ...]  # rows and columns of pixels of each class
 
     @property
     def bordered(self) -> bool:
@@ -181,6 +183,7 @@ def _plan(
         all(col.step * c == LANES and col.length % LINE_ROWS == 0 for col in cols),
         np.array(taps, np.int64),
         np.array(classes, np.int64).reshape(-1, 7),
+        tuple((row.length, col.length) for row in rows for col in cols),
     )
 
 
@@ -454,6 +457,13 @@ def _run_plan(
     target: tuple[int, int, int],
 ) -> np.ndarray:
     """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
+    n, y_size = len(x), target[0] * target[1] * target[2]
+    y = aligned(n * y_size)
+    bias = np.zeros(groups * c_out, np.float32) if bias is None else bias
+    if thirdconv.pays(plan, groups, c_in, c_out):
+        images = y.reshape(n, *target)
+        if thirdconv.correlate(plan, x, np.ascontiguousarray(w).reshape(-1), *strides[1:], c_out, bias, images):
+            return images
     width_all = -(-c_out // LANES) * LANES
     packed = aligned((len(plan.taps) * groups * width_all + WIDEST * LANES) * c_in)
     panels = groups * -(-c_out // (WIDEST * LANES))
@@ -463,10 +473,6 @@ def _run_plan(
         _pack(first, last, w, *strides, kernel, plan.taps, plan.classes, groups, c_in, c_out, packed)
 
     run(pack, panels, panels if packed.size < 65536 else 1)
-    n, y_size = len(x), target[0] * target[1] * target[2]
-    y = aligned(n * y_size)
-    if bias is None:
-        bias = np.zeros(groups * c_out, np.float32)
     source, batch = x.reshape(-1), min(plan.batch, n)
 
     def body(first: int, last: int) -> None:
@@ -728,41 +734,19 @@ def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.
     return np.ascontiguousarray(parts.sum(axis=0).T)
 
 
-def conv2d_grad_weight(
-    gy: np.ndarray,
-    x: np.ndarray,
-    w_shape: tuple[int, ...],
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
-) -> np.ndarray:
-    """Gradient to `w`, of shape `w_shape`, from `gy` (N, O, H', W') and `x` (N, C, H, W).
-
-    The images are cut into a few slices whatever the number of threads, so the sum does not depend on it.
-    """
-    if use_reference() or not gy.dtype == x.dtype == np.float32:
-        return reference.conv2d_grad_weight(gy, x, w_shape, stride, padding, dilation, groups)
-    depthwise = _is_depthwise(w_shape, groups)
-    if depthwise:
-        x, groups = _repeated(x, w_shape[0] // groups), w_shape[0]
-    (n, c, h, wid), (o, c_in, kh, kw), (ho, wo) = x.shape, w_shape, gy.shape[2:]
-    rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
-    plan = _plan(rows, cols, kw, (h, wid, c), (ho, wo, o), groups)
-    if depthwise:
-        return _run_depthwise_grad_weight(plan, _channels_last(gy), _channels_last(x)).reshape(w_shape)
+def _parts_of_grad_weight(plan, row_taps, col_taps, gy, x, c_in, stride, groups, n_slices):
+    """Sums over slices of the images (slice, G, kh·kw·C, O), O in whole vectors, from gy and x channels-last."""
+    (n, ho, wo, o), c, n_taps = gy.shape, x.shape[3], len(row_taps) * len(col_taps)
+    c_out, depth = o // groups, n_taps * c_in
+    width_all = -(-c_out // LANES) * LANES
     hp, wp = plan.padded
     slab = min(c, SLAB) if plan.bordered or c > 4 * SLAB else 0
     pixel = slab or c  # distance of neighbouring pixels
     top, left = plan.corner
-    tap = np.array([(top + dh) * wp + left + dw for _, dh in rows[0].taps for _, dw in cols[0].taps])
+    tap = np.array([(top + dh) * wp + left + dw for _, dh in row_taps for _, dw in col_taps])
     starts = ((np.arange(plan.batch)[:, None] * hp + np.arange(ho) * stride[0]) * wp).ravel() * pixel
-    c_out = o // groups
-    width_all, depth = -(-c_out // LANES) * LANES, kh * kw * c_in
-    n_slices = min(n, 8 if groups * depth * width_all <= 1 << 16 else 4 if groups * depth * width_all <= 1 << 18 else 2)
     parts = aligned(n_slices * groups * depth * width_all).reshape(n_slices, groups, depth, width_all)
-    gw = np.empty(o * c_in * kh * kw, np.float32)
-    source, gy_flat, batch = _channels_last(x).reshape(-1), _channels_last(gy).reshape(-1), min(plan.batch, n)
+    source, gy_flat, batch = x.reshape(-1), gy.reshape(-1), min(plan.batch, n)
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * hp * wp * -(-c // slab) * slab if slab else 0)
@@ -791,9 +775,46 @@ def conv2d_grad_weight(
             np.arange(depth) * width_all,
         )
 
+    run(body, n_slices, 1)
+    return parts
+
+
+def conv2d_grad_weight(
+    gy: np.ndarray,
+    x: np.ndarray,
+    w_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> np.ndarray:
+    """Gradient to `w`, of shape `w_shape`, from `gy` (N, O, H', W') and `x` (N, C, H, W).
+
+    The images are cut into a few slices whatever the number of threads, so the sum does not depend on it.
+    """
+    if use_reference() or not gy.dtype == x.dtype == np.float32:
+        return reference.conv2d_grad_weight(gy, x, w_shape, stride, padding, dilation, groups)
+    depthwise = _is_depthwise(w_shape, groups)
+    if depthwise:
+        x, groups = _repeated(x, w_shape[0] // groups), w_shape[0]
+    (n, c, h, wid), (o, c_in, kh, kw), (ho, wo) = x.shape, w_shape, gy.shape[2:]
+    rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
+    plan = _plan(rows, cols, kw, (h, wid, c), (ho, wo, o), groups)
+    if depthwise:
+        return _run_depthwise_grad_weight(plan, _channels_last(gy), _channels_last(x)).reshape(w_shape)
+    x, gy, c_out = _channels_last(x), _channels_last(gy), o // groups
+    width_all, depth = -(-c_out // LANES) * LANES, kh * kw * c_in
+    n_slices = min(n, 8 if groups * depth * width_all <= 1 << 16 else 4 if groups * depth * width_all <= 1 << 18 else 2)
+    if stride == (1, 1) and thirdconv.pays(plan, groups, c_in, c_out):
+        shifts = tuple((dh, dw) for _, dh in rows[0].taps for _, dw in cols[0].taps)
+        found = thirdgrad.grad_weight(plan, shifts, gy, x, n_slices)
+        if found is not None:
+            return found.reshape(w_shape)
+    parts = _parts_of_grad_weight(plan, rows[0].taps, cols[0].taps, gy, x, c_in, stride, groups, n_slices)
+    gw = np.empty(o * c_in * kh * kw, np.float32)
+
     def collect(first: int, last: int) -> None:
         _collect(first, last, parts, groups, kh * kw, c_in, c_out, gw)
 
-    run(body, n_slices, 1)
     run(collect, c_out, c_out if gw.size < 65536 else LANES)
     return gw.reshape(w_shape)

@@ -39,12 +39,14 @@ def pays(rows: int, depth: int, cols: int) -> bool:
 @jit
 def _cut(seat, chunk, x, across, along, rows, depth, left, panels, space, spoiled):
     """`chunk` panels of x at a time; the last panel is moved up until it fits."""
-    pitch, count = (depth + DEPTH - 1) // DEPTH * STEP, (rows + ROWS - 1) // ROWS
+    pitch, count = (depth + DEPTH - 1) // DEPTH * BYTES, (rows + ROWS - 1) // ROWS
     item = turns.take(seat)
     while item >= 0:
         for panel in range(item * chunk, min(item * chunk + chunk, count)):
-            start = min(panel * ROWS, rows - ROWS) * across
-            if not pack_panel(x, start, across, along, ROWS, depth, left, space, panels, panel * pitch):
+            start, to = min(panel * ROWS, rows - ROWS) * across, tiles.address(panels) + panel * pitch
+            if not pack_panel(
+                x, start, across, along, ROWS, depth, left, space, to, 64, BYTES, TILE, True
+            ):
                 spoiled[0] = 1
         item = turns.take(seat)
     turns.leave(seat)
@@ -63,9 +65,8 @@ def _by_blocks(
     while item >= 0:
         first, last = item * block, min(item * block + block, count)
         for p in range(first, last, ROWS):
-            place = (p - first) // ROWS * steps * STEP
-            begun = min(p, count - ROWS) * across
-            if not pack_panel(a, begun, across, along, ROWS, depth, left, space, here, place):
+            to, begun = tiles.address(here) + (p - first) // ROWS * pitch, min(p, count - ROWS) * across
+            if not pack_panel(a, begun, across, along, ROWS, depth, left, space, to, 64, BYTES, TILE, True):
                 spoiled[0] = 1
         x, w = tiles.address(here if left else ready), tiles.address(ready if left else here)
         for p in range(0, others, PAIR):
@@ -78,7 +79,7 @@ def _by_blocks(
                 wa = w + (p if left else q - first) // ROWS * pitch
                 xb, wb = xa + pitch if i + ROWS < i_end else xa, wa + pitch if j + ROWS < j_end else wa
                 begin(start + 4 * ja, none, 4 * (jb - ja), none)
-                dot(xa, xb, 64, TILE, table_, steps, wa, wb, spare)
+                dot(xa, xb, 64, TILE, table_, wa, wb, TILE, BYTES, steps, spare)
                 end(out + 4 * (ia * cols + ja), 4 * cols, 4 * (jb - ja), 4 * cols * (ib - ia))
         item = turns.take(seat)
     tiles.release()
@@ -99,31 +100,31 @@ def _by_stretches(
         for k in range(item * long, min(item * long + long, depth), LONG):
             count = min(LONG, item * long + long - k, depth - k)
             steps = (count + DEPTH - 1) // DEPTH
-            pitch, place = steps * BYTES, 0
+            pitch, to = steps * BYTES, x
             for i in range(0, high, ROWS):
                 begun, left = min(i, rows - 1) * a_across + k * a_along, max(0, min(ROWS, rows - i))
-                if not pack_panel(a, begun, a_across, a_along, left, count, True, space, here, place):
+                if not pack_panel(a, begun, a_across, a_along, left, count, True, space, to, 64, BYTES, TILE, True):
                     spoiled[0] = 1
-                place += steps * STEP
+                to += pitch
             for j in range(0, wide, ROWS):
                 begun, left = min(j, cols - 1) * b_across + k * b_along, max(0, min(ROWS, cols - j))
-                if not pack_panel(b, begun, b_across, b_along, left, count, False, space, here, place):
+                if not pack_panel(b, begun, b_across, b_along, left, count, False, space, to, 64, BYTES, TILE, True):
                     spoiled[0] = 1
-                place += steps * STEP
+                to += pitch
             w = x + high // ROWS * pitch
             for i in range(0, high, PAIR):
                 xa = x + i // ROWS * pitch
                 for j in range(0, wide, PAIR):
-                    wa, to = w + j // ROWS * pitch, out + 4 * (i * wide + j)
+                    wa, place = w + j // ROWS * pitch, out + 4 * (i * wide + j)
                     if k == item * long:
                         tiles.zero(0)
                         tiles.zero(1)
                         tiles.zero(2)
                         tiles.zero(3)
                     else:
-                        begin(to, 4 * wide, 4 * ROWS, 4 * ROWS * wide)
-                    dot(xa, xa + pitch, 64, TILE, table_, steps, wa, wa + pitch, spare)
-                    end(to, 4 * wide, 4 * ROWS, 4 * ROWS * wide)
+                        begin(place, 4 * wide, 4 * ROWS, 4 * ROWS * wide)
+                    dot(xa, xa + pitch, 64, TILE, table_, wa, wa + pitch, TILE, BYTES, steps, spare)
+                    end(place, 4 * wide, 4 * ROWS, 4 * ROWS * wide)
         item = turns.take(seat)
     tiles.release()
     turns.leave(seat)

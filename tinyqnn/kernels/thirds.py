@@ -32,18 +32,30 @@ from tinyqnn.kernels.simd import (
     _VECTOR,
     LANES,
     _fma,
-    int_store,
     ints,
     load,
     load_tile,
     multiples,
     splat,
-    store_tile,
     transpose,
     vector,
 )
 
-__all__ = ["BYTES", "DEPTH", "ROWS", "STEP", "TILE", "begin", "dot", "end", "flat", "pack_panel", "thirds"]
+__all__ = [
+    "BYTES",
+    "DEPTH",
+    "ROWS",
+    "STEP",
+    "TILE",
+    "begin",
+    "cut_line",
+    "dot",
+    "dot_three",
+    "end",
+    "flat",
+    "pack_panel",
+    "thirds",
+]
 
 ROWS = tiles.ROWS  # of a panel
 DEPTH = 32  # numbers of k in a step
@@ -107,34 +119,49 @@ def is_finite(typingctx: Any, marks: Any) -> Any:
 
 
 @jit(forceinline=True)
-def pack_panel(x, start, across, along, rows, depth, left, space, to, place):
-    """Up to 16 rows of x as a panel at to[place], zeros behind their ends; says whether all numbers are finite.
+def cut_line(x, start, count, to, third):
+    """`x[start : start + count]` as three lines of bfloat16 at the address `to`, with zeros up to a whole step."""
+    marks = splat(np.float32(0.0))
+    for k in range(0, count, DEPTH):
+        even, odd = apart(load(x, start + k, count - k), load(x, start + k + LANES, count - k - LANES))
+        high, middle, low, marks = thirds(even, odd, marks)
+        tiles.put(high, to + 2 * k)
+        tiles.put(middle, to + 2 * k + third)
+        tiles.put(low, to + 2 * k + 2 * third)
+    return is_finite(marks)
+
+
+@jit(forceinline=True)
+def pack_panel(x, start, across, along, rows, depth, left, space, to, row, step, third, fill):
+    """Up to 16 rows of x as a panel at the address `to`; says whether all numbers are finite.
 
     Row r, number k lies at x[start + r·across + k·along], and one of the two strides is 1. `left`: of a left factor.
-    `space` has room for a step.
+    Rows of a tile, steps and thirds lie so many bytes apart. If asked to `fill`, zeros are written behind the end of k,
+    as far as its last step reaches. `space` has room for a step.
     """
     turned = (along == 1) != left
-    marks = splat(np.float32(0.0))
+    marks, lines = splat(np.float32(0.0)), multiples(ROWS, ROWS - 1, ROWS)
     for k in range(0, depth, DEPTH):
-        target, begin = (space, 0) if turned else (to, place)
-        for i in range(16):
+        target, apart_, behind = (tiles.address(space), 64, TILE) if turned else (to, row, third)
+        pairs = ROWS if fill or along == 1 else min(ROWS, (depth - k + 1) // 2)
+        for i in range(pairs):
             if along == 1:
                 lanes = depth - k if i < rows else 0
                 begun = start + min(i, rows - 1) * across + k
                 even, odd = apart(load(x, begun, lanes), load(x, begun + LANES, lanes - LANES))
             else:
-                behind = max(0, depth - k - 2 * i)
+                left_ = max(0, depth - k - 2 * i)
                 begun = start + (k + 2 * i) * along
-                even, odd = load(x, begun, rows * min(1, behind)), load(x, begun + along, rows * min(1, behind // 2))
+                even, odd = load(x, begun, rows * min(1, left_)), load(x, begun + along, rows * min(1, left_ // 2))
             high, middle, low, marks = thirds(even, odd, marks)
-            int_store(high, target, begin + LANES * i)
-            int_store(middle, target, begin + WORDS + LANES * i)
-            int_store(low, target, begin + 2 * WORDS + LANES * i)
+            tiles.put(high, target + apart_ * i)
+            tiles.put(middle, target + apart_ * i + behind)
+            tiles.put(low, target + apart_ * i + 2 * behind)
         if turned:
-            lines = multiples(16, 15, 16)
-            for third in range(0, STEP, WORDS):
-                store_tile(transpose(load_tile(space, lines, third, 1, LANES)), to, lines, place + third, LANES)
-        place += STEP
+            for t in range(3):
+                block = transpose(load_tile(space, lines, t * WORDS, 1, LANES))
+                tiles.put_rows(block, to + t * third, row, pairs)
+        to += step
     return is_finite(marks)
 
 
@@ -142,39 +169,82 @@ def pack_panel(x, start, across, along, rows, depth, left, space, to, place):
 
 
 @jit(forceinline=True)
-def dot(x0, x1, stride, third, walk, steps, w0, w1, spare):
+def dot(x0, x1, stride, x_third, walk, w0, w1, w_third, w_step, steps, spare):
     """Tiles 0 … 3 += panels (x0, x1) · panels (w0, w1), row by row, over `steps` steps.
 
-    A tile of x has its rows `stride` bytes apart, its thirds `third` bytes, its steps where the table `walk` says; w is
-    as `pack_panel` leaves it. The order of the six products is the one in which fewest tiles are loaded twice. After
-    some 2,000 steps of the clock without a store the processor takes 700 more to store a tile; so one is stored to
-    `spare`, 1024 bytes that nobody reads, while there is still work to do.
+    A tile of x has its rows `stride` bytes apart, its thirds `x_third` bytes, its steps where the table `walk` says;
+    one of w has its thirds `w_third` bytes apart and its steps `w_step`. The six products come in the order in which
+    fewest tiles are loaded twice. After some 2,000 ticks of its clock without a store the processor takes 700 more to
+    store a tile; so one is stored to `spare`, 1024 bytes that nobody reads, while there is still work to do.
     """
     for s in range(steps):
-        at, to = tiles.whole(walk + 8 * s), s * BYTES
+        at, to = tiles.whole(walk + 8 * s), s * w_step
         a0, a1, b0, b1 = x0 + at, x1 + at, w0 + to, w1 + to
         tiles.load(4, a0, stride)
         tiles.load(5, a1, stride)
-        tiles.load(6, b0 + 2 * TILE, 64)
-        tiles.load(7, b1 + 2 * TILE, 64)
+        tiles.load(6, b0 + 2 * w_third, 64)
+        tiles.load(7, b1 + 2 * w_third, 64)
         four_dots()  # high · low
-        tiles.load(6, b0 + TILE, 64)
-        tiles.load(7, b1 + TILE, 64)
+        tiles.load(6, b0 + w_third, 64)
+        tiles.load(7, b1 + w_third, 64)
         four_dots()  # high · middle
-        tiles.load(4, a0 + third, stride)
-        tiles.load(5, a1 + third, stride)
+        tiles.load(4, a0 + x_third, stride)
+        tiles.load(5, a1 + x_third, stride)
         four_dots()  # middle · middle
         tiles.load(6, b0, 64)
         tiles.load(7, b1, 64)
         four_dots()  # middle · high
-        tiles.load(4, a0 + 2 * third, stride)
-        tiles.load(5, a1 + 2 * third, stride)
+        tiles.load(4, a0 + 2 * x_third, stride)
+        tiles.load(5, a1 + 2 * x_third, stride)
         four_dots()  # low · high
         tiles.load(4, a0, stride)
         tiles.load(5, a1, stride)
         four_dots()  # high · high
         if s == steps - 4:
             tiles.store(6, spare, 64)
+
+
+@jit(forceinline=True)
+def dot_three(x0, x1, x2, stride, x_third, walk, w, w_third, w_step, steps, spare, x_is_left):
+    """Tiles 0 … 2 += panels (x0, x1, x2) · panel w; or, if x is not the left factor, panel w · (x0, x1, x2)."""
+    for s in range(steps):
+        at, to = tiles.whole(walk + 8 * s), w + s * w_step
+        a0, a1, a2 = x0 + at, x1 + at, x2 + at
+        three_loads(a0, a1, a2, stride)
+        tiles.load(6, to + 2 * w_third, 64)
+        three_dots(6, x_is_left)  # high · low
+        tiles.load(7, to + w_third, 64)
+        three_dots(7, x_is_left)  # high · middle
+        tiles.load(6, to, 64)
+        three_dots(6, x_is_left)  # high · high
+        three_loads(a0 + x_third, a1 + x_third, a2 + x_third, stride)
+        three_dots(7, x_is_left)  # middle · middle
+        three_dots(6, x_is_left)  # middle · high
+        three_loads(a0 + 2 * x_third, a1 + 2 * x_third, a2 + 2 * x_third, stride)
+        three_dots(6, x_is_left)  # low · high
+        if s == steps - 4:
+            tiles.store(6, spare, 64)
+
+
+@jit(forceinline=True)
+def three_loads(a0, a1, a2, stride):
+    """Tiles 3 … 5 = a0, a1, a2."""
+    tiles.load(3, a0, stride)
+    tiles.load(4, a1, stride)
+    tiles.load(5, a2, stride)
+
+
+@jit(forceinline=True)
+def three_dots(w, x_is_left):
+    """Tiles 0 … 2 += (3, 4, 5) · tile w, or tile w · (3, 4, 5)."""
+    if x_is_left:
+        tiles.dot_halves(0, 3, w)
+        tiles.dot_halves(1, 4, w)
+        tiles.dot_halves(2, 5, w)
+    else:
+        tiles.dot_halves(0, w, 3)
+        tiles.dot_halves(1, w, 4)
+        tiles.dot_halves(2, w, 5)
 
 
 @jit(forceinline=True)

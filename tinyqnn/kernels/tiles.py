@@ -37,8 +37,9 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import simd
 
-__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "expect", "load",
-           "numbers", "put_bytes", "reach", "release", "shape", "store", "stream", "whole", "zero"]  # fmt: skip
+__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "dot_halves",
+           "expect", "load", "numbers", "put", "put_bytes", "put_rows", "reach", "release", "shape", "store", "stream",
+           "whole", "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -237,6 +238,36 @@ def numbers(typingctx: Any, where: Any) -> Any:
         return value
 
     return simd.ints(types.intp), codegen
+
+
+@intrinsic
+def put(typingctx: Any, x: Any, where: Any) -> Any:
+    """`the numbers at an address = x`, a vector."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[0], _pointer(builder, args[1], args[0].type)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), codegen
+
+
+@intrinsic
+def put_rows(typingctx: Any, block: Any, where: Any, stride: Any, lanes: Any) -> Any:
+    """`the numbers at where + r · stride = block[r]`, the first `lanes` of each vector of a block of one column."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        block_, where_, stride_, lanes_ = args
+
+        def all_rows(masked: bool) -> None:
+            for r in range(block.rows):
+                place = builder.add(where_, builder.mul(stride_, ir.Constant(_ADDRESS, r)))
+                place = _pointer(builder, place, ir.FloatType())
+                simd._store(builder, builder.extract_value(block_, r), place, lanes_ if masked else None)
+
+        simd._full_or_masked(builder, lanes_, 1, all_rows)
+        return context.get_dummy_value()
+
+    return types.void(block, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic

@@ -1,0 +1,260 @@
+"""Convolutions of float32 images on tile registers: images are cut into thirds once, and tiles are loaded from them.
+
+Channels-last, the numbers under one row of a filter are neighbours in the image, and those of the next pixel begin one
+step of pixels further. That is all a tile load wants to know, an address and a distance between rows: sixteen pixels of
+a row of the result are sixteen rows of a left factor, which nobody has to lay out. Filters are panels of a right one.
+
+    y[pixel, o] = bias[o] + Σ over runs, k   image[place of pixel + run + k] · w[run, k, o]
+
+The addresses are those of the `Plan` that `conv.py` makes; a run is cut into steps of 32 numbers, and what the last
+step reads behind its run meets zeros in w. Where a row of the result has fewer than sixteen pixels a tile goes on with
+the next row, over the border between them, and what it makes of the border is thrown away.
+"""
+
+# mypy: allow-untyped-defs
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tinyqnn.kernels import tiles, turns
+from tinyqnn.kernels.jit import aligned, jit, scratch, share
+from tinyqnn.kernels.simd import at
+from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, cut_line, dot, dot_three, end, pack_panel
+
+if TYPE_CHECKING:
+    from tinyqnn.kernels.conv import Plan
+
+__all__ = ["correlate", "pays"]
+
+Array = np.ndarray
+
+LEAST = 128  # products a number of the result; fewer do not pay for cutting
+FEW, MANY = 3 << 17, 5 << 18  # bytes of images that are multiplied at a time
+SLACK = 512  # numbers behind the last image that a step may read
+
+
+def pays(plan: Plan, groups: int, c_in: int, c_out: int) -> bool:
+    """Are tiles the quickest way to such a convolution?"""
+    return groups == 1 and min(c_in, c_out) >= ROWS and len(plan.taps) * c_in >= LEAST and tiles.allowed()
+
+
+class Layout(NamedTuple):
+    """Where tiles lie, of every class of pixels.
+
+    shapes    (classes, 64) as `tiles.configure` wants them
+    classes   (first tile, tiles an image, first step, steps, bytes between pixels, rows of a tile, first row or -1,
+              numbers between results' pixels)
+    places    where in an image's copy the first pixel of each tile lies
+    targets   and where in the image of the result
+    rows      where each row of a tile belongs in the image of the result, or -1, if they are not at equal distances
+    channels  the channel of each number of a filter's steps
+    taps      and its tap, or -1: a 0
+    walk      bytes from a pixel to each of its steps
+    """
+
+    shapes: Array
+    classes: Array
+    places: Array
+    targets: Array
+    rows: Array
+    channels: Array
+    taps: Array
+    walk: Array
+
+
+def _tiles_of(pixels: Array, results: Array, between: int, below: int, pitch: int) -> tuple[Array, Array, Array, int]:
+    """Places, targets and rows (see Layout) of one class's tiles, and their height.
+
+    Pixels lie `between` numbers apart, rows of them `below`; there are `pitch` pixels in a row and its border.
+    """
+    high, wide = pixels.shape
+    if wide < ROWS and below == pitch * between:  # a tile goes on from row to row, over the border between them
+        line = np.full((high, pitch), -1)
+        line[:, :wide] = results
+        line = line.ravel()[: (high - 1) * pitch + wide]
+        height = -(-len(line) // -(-len(line) // ROWS))
+        first = np.arange(0, len(line), height)
+        rows = np.append(line, np.full(len(first) * height - len(line), -1))
+        return pixels[0, 0] + first * between, first * 0, rows, height
+    height = -(-wide // -(-wide // ROWS))
+    first = np.minimum(np.arange(0, wide, height), wide - height)  # the last is moved to the left until it fits
+    return pixels[:, first].ravel(), results[:, first].ravel(), np.zeros(0, np.int64), height
+
+
+@lru_cache(maxsize=256)
+def _layout(plan: Plan) -> Layout:
+    shapes: list[Array] = []
+    classes: list[tuple[int, ...]] = []
+    walk: list[int] = []
+    tables: list[list[Array]] = [[np.zeros(0, np.int64)] for _ in range(5)]
+    places, targets, rows, channels, taps = tables
+    c = plan.size[2]
+    for (p0, _, run0, run1, numbers, _, tap0), (high, wide) in zip(plan.classes.tolist(), plan.extents):
+        pixels, results = (table[p0 : p0 + high * wide].reshape(high, wide) for table in (plan.pixels, plan.targets))
+        between = int(pixels[0, 1] - pixels[0, 0]) if wide > 1 else c
+        below = int(pixels[1, 0] - pixels[0, 0]) if high > 1 else 0
+        pitch = plan.padded[1] if between == c else 0  # with other strides tiles end where rows end
+        begun, to, scattered, height = _tiles_of(pixels, results, between, below, pitch)
+        steps = -(-numbers // DEPTH)
+        shapes.append(tiles.shape(height, ROWS))
+        classes.append(
+            (
+                sum(len(table) for table in places),
+                len(begun),
+                len(walk),
+                (run1 - run0) * steps,
+                2 * between,
+                height,
+                sum(len(table) for table in rows) if len(scattered) else -1,
+                int(results[0, 1] - results[0, 0]) if wide > 1 else 0,
+            )
+        )
+        places.append(begun)
+        targets.append(to)
+        rows.append(scattered)
+        number = np.arange(steps * DEPTH)
+        for r, run in enumerate(plan.runs[run0:run1].tolist()):
+            walk += [2 * (run + DEPTH * s) for s in range(steps)]
+            in_run = np.append(plan.taps[tap0 + r * numbers // c :][: numbers // c], -1)
+            channels.append(number % c)
+            taps.append(in_run[np.minimum(number, numbers) // c])
+    every = [np.stack(shapes), np.array(classes), *(np.concatenate(table) for table in tables)]
+    return Layout(*every, np.array(walk, np.int64))
+
+
+@jit(forceinline=True)
+def _scatter(sums, height, rows, out, column):
+    """Rows of a tile at the address `sums`, 128 bytes apart, to where the table `rows` says."""
+    for r in range(height):
+        to = tiles.whole(rows + 8 * r)
+        if to >= 0:
+            tiles.put(tiles.numbers(sums + 128 * r), out + 4 * to + column)
+
+
+@jit
+def _correlate(
+    seat, n_images, batch, x, size, corner, padded, third, shapes, classes, places, targets, rows, walk, w, c_out, bias,
+    y, y_size, space, sums, spare, spoiled,
+):  # fmt: skip
+    """Batches of images of y."""
+    h, wide, c = size
+    panels, images, weights = (c_out + ROWS - 1) // ROWS, tiles.address(space), tiles.address(w)
+    start, spare_, here, none = tiles.address(bias), tiles.address(spare), tiles.address(sums), np.int64(0)
+    pitch, y_pitch = 2 * padded[0] * padded[1] * c, 4 * y_size
+    space[:] = 0.0
+    item = turns.take(seat)
+    while item >= 0:
+        n0, n1 = item * batch, min(item * batch + batch, n_images)
+        for n in range(n0, n1):
+            for i in range(h):
+                place = (n - n0) * pitch + 2 * ((corner[0] + i) * padded[1] + corner[1]) * c
+                if not cut_line(x, (n * h + i) * wide * c, wide * c, images + place, third):
+                    spoiled[0] = 1
+        result = tiles.address(y) + n0 * y_pitch
+        for k in range(len(classes)):
+            tile0, per_image, step0, steps, stride, height, row0, between = classes[k]
+            count = per_image * (n1 - n0)
+            way, filters = tiles.address(walk) + 8 * step0, weights + panels * step0 * BYTES
+            table = tiles.address(rows) + 8 * row0
+            tiles.configure(shapes[k])
+            for j in range(0, panels, 2):
+                ja, w0 = 4 * min(j * ROWS, c_out - ROWS), filters + j * steps * BYTES
+                jb, w1 = 4 * min((j + 1) * ROWS, c_out - ROWS), w0 + steps * BYTES
+                alone = j + 1 == panels
+                for e in range(0, count, 3 if alone else 2):
+                    ea, eb, ec = e, min(e + 1, count - 1), min(e + 2, count - 1)
+                    na, nb, nc = ea // per_image, eb // per_image, ec // per_image
+                    ta, tb, tc = ea - na * per_image, eb - nb * per_image, ec - nc * per_image
+                    xa = images + na * pitch + 2 * at(places, tile0 + ta)
+                    xb = images + nb * pitch + 2 * at(places, tile0 + tb)
+                    xc = images + nc * pitch + 2 * at(places, tile0 + tc)
+                    ya = result + na * y_pitch + 4 * at(targets, tile0 + ta)
+                    yb = result + nb * y_pitch + 4 * at(targets, tile0 + tb)
+                    yc = result + nc * y_pitch + 4 * at(targets, tile0 + tc)
+                    if alone:
+                        tiles.load(0, start + ja, none)
+                        tiles.load(1, start + ja, none)
+                        tiles.load(2, start + ja, none)
+                        dot_three(xa, xb, xc, stride, third, way, w0, TILE, BYTES, steps, spare_, True)
+                        if row0 < 0:
+                            tiles.store(0, ya + ja, 4 * between)
+                            tiles.store(1, yb + ja, 4 * between)
+                            tiles.store(2, yc + ja, 4 * between)
+                        else:
+                            tiles.store(0, here, 128)
+                            tiles.store(1, here + 64, 128)
+                            tiles.store(2, here + 2048, 128)
+                            _scatter(here, height, table + 8 * height * ta, ya, ja)
+                            _scatter(here + 64, height, table + 8 * height * tb, yb, ja)
+                            _scatter(here + 2048, height, table + 8 * height * tc, yc, ja)
+                    else:
+                        begin(start + ja, none, jb - ja, none)
+                        dot(xa, xb, stride, third, way, w0, w1, TILE, BYTES, steps, spare_)
+                        if row0 < 0:
+                            end(ya + ja, 4 * between, jb - ja, yb - ya)
+                        else:
+                            end(here, 128, 64, 2048)
+                            _scatter(here, height, table + 8 * height * ta, ya, ja)
+                            _scatter(here + 64, height, table + 8 * height * ta, ya, jb)
+                            _scatter(here + 2048, height, table + 8 * height * tb, yb, ja)
+                            _scatter(here + 2048 + 64, height, table + 8 * height * tb, yb, jb)
+        item = turns.take(seat)
+    tiles.release()
+    turns.leave(seat)
+
+
+@jit
+def _pack_filters(seat, w, lane, channel, channels, taps, classes, c_out, rows, space, panels, spoiled):
+    """Filters as panels of a right factor: (class, panel, step)."""
+    count = (c_out + ROWS - 1) // ROWS
+    panel = turns.take(seat)
+    while panel >= 0:
+        first = min(panel * ROWS, c_out - ROWS)
+        for k in range(len(classes)):
+            step0, steps = classes[k, 2], classes[k, 3]
+            depth = steps * DEPTH
+            for r in range(ROWS):
+                for q in range(depth):
+                    tap = taps[step0 * DEPTH + q]
+                    place = (first + r) * lane + channels[step0 * DEPTH + q] * channel + tap
+                    rows[r * depth + q] = w[place] if tap >= 0 else 0.0
+            to = tiles.address(panels) + (count * step0 + panel * steps) * BYTES
+            if not pack_panel(rows, 0, depth, 1, ROWS, depth, False, space, to, 64, BYTES, TILE, True):
+                spoiled[0] = 1
+        panel = turns.take(seat)
+    turns.leave(seat)
+
+
+def correlate(plan: Plan, x: Array, w: Array, lane: int, channel: int, c_out: int, bias: Array, y: Array) -> bool:
+    """y (N, H', W', O) of images x (N, H, W, C); False, and nothing of use in y, where a number is not finite.
+
+    In w the next output channel is `lane` numbers on, the next input channel `channel`, and taps lie side by side.
+    """
+    layout, spoiled = _layout(plan), np.zeros(1, np.int64)
+    count, steps = -(-c_out // ROWS), len(layout.walk)
+    panels = aligned(count * steps * STEP)
+    share(
+        lambda seat: _pack_filters(
+            seat, w, lane, channel, layout.channels, layout.taps, layout.classes, c_out,
+            scratch(ROWS * steps * DEPTH, slot=1), scratch(STEP), panels, spoiled,
+        ),
+        count,
+    )  # fmt: skip
+    n, y_size, source, result = len(x), y[0].size, x.reshape(-1), y.reshape(-1)
+    room = max(FEW, min(MANY, 4 * len(panels)))  # if there are many filters, images should not ask for them often
+    batch = max(1, min(-(-n // 4), room // (6 * plan.pitch)))
+    third = -(-(batch * plan.pitch + SLACK) // 32) * 64
+
+    def call(seat: Array) -> None:
+        _correlate(
+            seat, n, batch, source, plan.size, plan.corner, plan.padded, third, layout.shapes, layout.classes,
+            layout.places, layout.targets, layout.rows, layout.walk, panels, c_out, bias, result, y_size,
+            scratch(3 * third // 4, slot=1), scratch(TILE, slot=2), scratch(STEP), spoiled,
+        )  # fmt: skip
+
+    if not spoiled[0]:
+        share(call, -(-n // batch))
+    return not spoiled[0]
