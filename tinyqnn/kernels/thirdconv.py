@@ -121,8 +121,8 @@ def _layout(plan: Plan) -> Layout:
             in_run = np.append(plan.taps[tap0 + r * numbers // c :][: numbers // c], -1)
             channels.append(number % c)
             taps.append(in_run[np.minimum(number, numbers) // c])
-    every = [np.stack(shapes), np.array(classes), *(np.concatenate(table) for table in tables)]
-    return Layout(*every, np.array(walk, np.int64))
+    joined = [np.concatenate(table) for table in tables]
+    return Layout._make([np.stack(shapes), np.array(classes), *joined, np.array(walk, np.int64)])
 
 
 @jit(forceinline=True)
