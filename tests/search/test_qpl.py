@@ -18,7 +18,8 @@ from tinyqnn.quant import ActivationQuantizer, WeightQuantizer, bits_gradient, s
 from tinyqnn.search import LearnedBits, Policy, qpl
 from tinyqnn.search.learned import rounded, widths_of
 from tinyqnn.search.network import fit
-from tinyqnn.search.qpl import PrecisionHook, put_learned, targets_of
+from tinyqnn.search.qpl import PrecisionHook, put_learned
+from tinyqnn.search.targets import targets_of
 from tinyqnn.tensor import Tensor
 from tinyqnn.train import evaluate
 

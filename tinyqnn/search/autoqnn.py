@@ -24,8 +24,9 @@ from tinyqnn.quant import scheme
 from tinyqnn.search.learned import widths_of
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy
-from tinyqnn.search.qpl import PrecisionSearch, Target, draw_widths, qpl, reach
+from tinyqnn.search.qpl import PrecisionSearch, draw_widths, qpl
 from tinyqnn.search.qss import Candidates, SchemeSearch, candidates_by_role, default_candidates, draw_course, qss
+from tinyqnn.search.targets import Target, reach
 from tinyqnn.train import History
 
 

@@ -13,9 +13,9 @@ descent at one rate would leave most widths where they began, so Adam moves them
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from tinyqnn import picture
 from tinyqnn.files.atomic import PathLike
@@ -23,17 +23,15 @@ from tinyqnn.graph import GraphModule, average_bits
 from tinyqnn.graph.generate import not_negative
 from tinyqnn.nn import Module
 from tinyqnn.optim import Adam
-from tinyqnn.search.learned import LearnedBits, learnable, rounded, widths_of
+from tinyqnn.search.learned import LearnedBits, learnable, rounded
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy, start_averages
+from tinyqnn.search.targets import Target, targets_of
 from tinyqnn.tensor import Tensor
 from tinyqnn.train import History, Hook, Trainer
 
-Target = Union[float, Mapping[str, Union[float, None]]]
-BETAS = (
-    0.9,
-    0.9,
-)  # far from its target eq. (6) pulls hard; a longer memory of that would hold the widths still after it
+# Far from its target eq. (6) pulls hard; a longer memory of that would hold the widths still long after.
+BETAS = (0.9, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,41 +257,6 @@ def put_learned(network: GraphModule, roles: Sequence[str]) -> dict[str, Learned
             slot.put(found[slot.name])
             found[slot.name].train(network.training)
     return found
-
-
-def targets_of(policy: Policy, target_bits: Target, positive: Collection[str] = ()) -> dict[str, float | None]:
-    """The target of each role, checked against what the policy's schemes can reach; see `reach`."""
-    given = dict(target_bits) if isinstance(target_bits, Mapping) else dict.fromkeys(ROLES, target_bits)
-    if unknown := sorted(set(given) - set(ROLES)):
-        raise ValueError(f"targets are for weights and for activations, got {', '.join(map(repr, unknown))}")
-    targets: dict[str, float | None] = {}
-    for role in ROLES:
-        target = given.get(role)
-        quantized = [choice for choice in policy.of_role(role) if choice.letter is not None]
-        targets[role] = None if target is None or not quantized else float(target)
-        if targets[role] is None:
-            continue
-        low, high = reach(policy, role, positive)
-        if not low <= target <= high:  # type: ignore[operator]
-            raise ValueError(
-                f"no widths bring the {role} to {target:g} bits on average: their schemes "
-                f"({', '.join(sorted({c.letter for c in quantized if c.letter}))}) have from {low:.3g} to {high:.3g}; "
-                "choose a target in between, or other schemes"
-            )
-    if all(target is None for target in targets.values()):
-        raise ValueError("there is no width to learn: no vertex is quantized, or no target is given")
-    return targets
-
-
-def reach(policy: Policy, role: str, positive: Collection[str] = ()) -> tuple[float, float]:
-    """The least and the greatest average that the schemes of one role can have.
-
-    positive   vertices of the graph whose output is never negative, as `not_negative` finds them
-    """
-    quantized = [choice for choice in policy.of_role(role) if choice.letter is not None]
-    ranges = [widths_of(choice.letter, choice.source in positive) for choice in quantized if choice.letter]
-    sizes = [choice.elements for choice in quantized]
-    return average_bits([r[0] for r in ranges], sizes), average_bits([r[-1] for r in ranges], sizes)
 
 
 def draw_widths(figure: Any, policy: Policy, course: Sequence[Mapping[str, float]]) -> None:
