@@ -25,10 +25,8 @@ Array = np.ndarray
 def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[int]], None]:
     """The step of the engine that runs an LSTM layer; `x` is the scheme of its input's codes, if they are codes."""
     hidden, sources = layer.coded.get("hidden"), layer.arguments
-    of_input = _multiply(layer, "weight_ih", x)
     inputs, size = (_shape(layer, name)[1] for name in ("weight_ih", "weight_hh"))
-    bias = bias_of([layer.numbers.get(name) for name in ("bias_ih", "bias_hh")], 4 * size, np.dtype(np.float32))
-    walk = _on_numbers(layer, bias) if hidden is None else _on_codes(layer, hidden, bias)
+    walk = _on_numbers(layer, x) if hidden is None else _on_codes(layer, x, hidden)
 
     def step(values: dict[str, Any], lengths: list[int]) -> None:
         x, h, c = (_value(values, port) for port in sources)
@@ -36,35 +34,37 @@ def run_lstm(layer: Layer, x: Coded | None) -> Callable[[dict[str, Any], list[in
             raise ValueError(
                 f"{layer.name} takes (T, N, {inputs}) and states (N, {size}), got {x.shape}, {h.shape}, {c.shape}"
             )
-        gates = of_input(x)  # (T, N, in) -> (T, N, 4·hidden)
         outputs, cells = (np.empty((len(x) + 1, x.shape[1], size), np.float32) for _ in range(2))
         outputs[0], cells[0] = h, c
-        values[f"{layer.name}/states"] = walk(gates, outputs, cells)
+        values[f"{layer.name}/states"] = walk(x, outputs, cells)
         values[layer.name] = (outputs[1:], outputs[-1].copy(), cells[-1].copy())
 
     return step
 
 
-Walk = Callable[[Array, Array, Array], Any]  # all steps, in place, as `functional.recurrent.forward`; the states' codes
+# All steps: (x, outputs, cells), of which [0] of the last two are given -> the codes of the states, if there are any.
+Walk = Callable[[Array, Array, Array], Any]
 
 
-def _on_numbers(layer: Layer, bias: Array) -> Walk:
-    """Nothing is encoded: the model's own steps."""
-    weight = _values(layer, "weight_hh")
-    return lambda gates, outputs, cells: forward(gates, bias, weight, outputs, cells)
+def _on_numbers(layer: Layer, x: Coded | None) -> Walk:
+    """The state is not encoded: the model's own steps."""
+    of_input, weight, bias = _multiply(layer, "weight_ih", x), _values(layer, "weight_hh"), _bias(layer)
+    return lambda x, outputs, cells: forward(of_input(x), bias, weight, outputs, cells)
 
 
-def _on_codes(layer: Layer, hidden: Coded, bias: Array) -> Walk:
+def _on_codes(layer: Layer, x: Coded | None, hidden: Coded) -> Walk:
     """Each state is encoded before it is multiplied. Zeros to start from are not, for a scheme may have no 0."""
-    of_state, from_zeros = _multiply(layer, "weight_hh", hidden), layer.options["from_zeros"]
+    of_input, of_state, bias = _multiply(layer, "weight_ih", x), _multiply(layer, "weight_hh", hidden), _bias(layer)
     encode = FloatStairs(hidden) if hidden.quantizer.axis is None else hidden.encode
+    from_zeros = layer.options["from_zeros"]
 
-    def walk(gates: Array, outputs: Array, cells: Array) -> Array:
-        states = np.empty((len(gates), *outputs.shape[1:]), hidden.quantizer.alphabet.dtype)
-        if isinstance(of_state, _OnCodes) and of_state.serves(gates.shape[1]) and isinstance(encode, FloatStairs):
-            of_state.rows.steps(gates, bias, encode, from_zeros, states, outputs, cells)
+    def walk(x: Array, outputs: Array, cells: Array) -> Array:
+        states = np.empty((len(x), *outputs.shape[1:]), hidden.quantizer.alphabet.dtype)
+        if isinstance(of_state, _OnCodes) and of_state.serves(x.shape[1]) and isinstance(encode, FloatStairs):
+            shares, unit = of_input.sums(x) if isinstance(of_input, _OnCodes) else (of_input(x), np.ones(len(bias)))
+            of_state.rows.steps(shares, unit, bias, encode, from_zeros, states, outputs, cells)
             return states[from_zeros:]
-        for t, a in enumerate(gates):
+        for t, a in enumerate(of_input(x)):  # (T, N, in) -> (T, N, 4·hidden)
             a += bias
             if t > 0 or not from_zeros:
                 states[t] = encode(outputs[t])
@@ -73,6 +73,12 @@ def _on_codes(layer: Layer, hidden: Coded, bias: Array) -> Walk:
         return states[from_zeros:]
 
     return walk
+
+
+def _bias(layer: Layer) -> Array:
+    """Both biases in one."""
+    size = _shape(layer, "weight_hh")[0]
+    return bias_of([layer.numbers.get(name) for name in ("bias_ih", "bias_hh")], size, np.dtype(np.float32))
 
 
 def _multiply(layer: Layer, name: str, x: Coded | None) -> Callable[..., Array]:
@@ -110,6 +116,12 @@ class _OnCodes:
         return kernels.gates.BitRows(
             self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.factor
         )
+
+    def sums(self, codes: Array) -> tuple[Array, Array]:
+        """Whole numbers and what one is worth, (outputs,) float64; or real numbers and ones."""
+        if not self.product.single or self.serves(codes.size // codes.shape[-1]):
+            return self(codes), np.ones(self.product.outputs)
+        return self.product.sums(codes), self.product.factor
 
     def __call__(self, codes: Array, to: Array | None = None) -> Array:
         count = codes.size // codes.shape[-1]

@@ -54,10 +54,13 @@ class BitRows:
         )  # fmt: skip
         return out
 
-    def steps(self, gates: Array, bias: Array, stairs: Any, from_zeros: bool, codes: Array, y: Array, c: Array) -> None:
-        """All steps of an LSTM whose state is encoded before it is multiplied, in place and in one call.
+    def steps(
+        self, shares: Array, unit: Array, bias: Array, stairs: Any, from_zeros: bool, codes: Array, y: Array, c: Array
+    ) -> None:
+        """All steps of an LSTM whose state is encoded before it is multiplied, in one call.
 
-        gates        (T, M, 4K) float32: the inputs' share of the sums on entry, the gates i, f, g, o at the end
+        shares       (T, M, 4K) the inputs' share of the gates' sums, int32 or float32, to be multiplied with
+        unit         (4K,) float64, and rounded to float32
         bias         (4K,) float32
         stairs       the code of the state: `edges` (E, 1) float32, `first` and `direction` (1,), see `requantize.py`
         from_zeros   the first state is zeros, and is not encoded
@@ -65,28 +68,29 @@ class BitRows:
         y, c         (T + 1, M, K) float32: states and cells, of which [0] is given
         """
         _steps(
-            gates, bias, y, c, codes.view(np.int8), from_zeros, stairs.edges[:, 0], stairs.first.view(np.int8)[0],
-            stairs.direction[0], self.panels, self.planes, self.pairs, self.start, self.constant, self.x_planes,
-            self.x_weights, self.factor,
+            shares, unit, bias, y, c, codes.view(np.int8), from_zeros, stairs.edges[:, 0],
+            stairs.first.view(np.int8)[0], stairs.direction[0], self.panels, self.planes, self.pairs, self.start,
+            self.constant, self.x_planes, self.x_weights, self.factor,
         )  # fmt: skip
 
 
 @jit
 def _steps(
-    gates, bias, y, c, codes, from_zeros, edges, first, direction, panels, planes, pairs, start, constant, x_planes,
-    x_weights, factor,
+    shares, unit, bias, y, c, codes, from_zeros, edges, first, direction, panels, planes, pairs, start, constant,
+    x_planes, x_weights, factor,
 ):  # fmt: skip
-    for t in range(len(gates)):
-        sums = gates[t]
-        for m in range(len(sums)):
-            line = sums[m]
-            for j in range(len(bias)):
-                line[j] += bias[j]
+    steps, rows, size = shares.shape
+    sums, counts = np.empty((rows, size), np.float32), np.empty(size, np.int32)
+    for t in range(steps):
+        for m in range(rows):
+            line, share = sums[m], shares[t, m]
+            for j in range(size):
+                line[j] = np.float32(unit[j] * np.float64(share[j])) + bias[j]
         if t > 0 or not from_zeros:
-            for m in range(len(sums)):
-                step_up(y[t, m], edges, first, direction, codes[t, m])
+            for m in range(rows):
+                step_up(y[t, m], edges, first, direction, counts, codes[t, m])
             _rows(codes[t], panels, planes, pairs, start, constant, x_planes, x_weights, factor, sums)
-        for m in range(len(sums)):
+        for m in range(rows):
             advance_row(sums[m], c[t, m], c[t + 1, m], y[t + 1, m])
 
 

@@ -76,15 +76,17 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
 @jit
 def _stairs(x, start, stop, edges, first, direction, y):
     """One stairs for all."""
+    counts = np.empty(SPAN, np.int32)
     for i in range(start, stop, SPAN):
         end = min(i + SPAN, stop)
-        step_up(x[i:end], edges, first, direction, y[i:end])
+        step_up(x[i:end], edges, first, direction, counts, y[i:end])
 
 
 @jit
-def step_up(x, edges, first, direction, y):
-    """The codes of a few numbers: for each edge one walk over all of them."""
-    counts = np.zeros(len(x), np.int32)
+def step_up(x, edges, first, direction, counts, y):
+    """The codes of a few numbers: for each edge one walk over all of them. `counts` is room for as many int32."""
+    for j in range(len(x)):
+        counts[j] = 0
     for edge in edges:
         for j in range(len(x)):
             counts[j] += np.int32(x[j] >= edge)
