@@ -85,6 +85,7 @@ _WIDTHS = ((1, 1), (1, 2), (2, 2), (2, 3), (2, 4), (3, 3), (4, 4), (2, 8), (4, 8
 CASES = (
     *(Case("gemm", "binary", "binary", (1, 1), shape) for shape in _SHAPES),
     *(Case("gemm", "binary, packing too", "binary", (1, 1), shape, True) for shape in _SHAPES),
+    *(Case("gemm", "W1A1, as chosen, packing too", "chosen", (1, 1), shape, True) for shape in _SHAPES),
     Case("gemm", "W1A2", "bitserial", (1, 2), _SHAPES[0]),
     Case("gemm", "W2A2", "bitserial", (2, 2), _SHAPES[0]),
     *(Case("gemm", f"W{w}A{x}, as chosen", "chosen", (w, x), _SHAPES[0]) for w, x in ((1, 1), (1, 2), (2, 2))),
@@ -399,9 +400,13 @@ def first_calls() -> dict[str, float]:
 
 
 def share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
-    """Which part of the processor's limit a case reaches, a pair of planes counted as a product of its own."""
+    """Which part of the processor's limit a case reaches, a pair of planes counted as a product of its own.
+
+    Bits are held against the fastest of the loops that count them, bytes against tiles where there are any. For one row
+    memory is the limit, for shifts additions of bytes: these get None.
+    """
     kernel, (w, x) = row["serves"], row["bits"]
-    if kernel == "shift":
+    if kernel == "shift" or (row["group"] != "layer" and row["shape"][0] == 1):
         return None
     limit = found["limits"]["bytes"] if kernel == "int8" else found["limits"]["bits"] / (w * x)
     return row["operations"] / row["seconds"]["tinyqnn"]["best"] / limit
