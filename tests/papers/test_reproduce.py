@@ -233,6 +233,20 @@ class TestCommand:
         path.write_text(json.dumps(record))
         assert [entry["verdict"] for entry in ledger.read("figures")] == [FAILS]
 
+    def test_a_result_of_another_version_of_its_experiment_is_called_stale(self, experiment, capsys):
+        module = experiment(*[Config(2, seed=seed) for seed in range(3)])
+        main(["reproduce", NAME, "--figures", "figures"])
+        assert not any("stale" in entry for entry in ledger.read("figures"))
+        assert "stale" not in capsys.readouterr().out
+        module.VERSION = 2
+        (entry,) = ledger.read("figures")
+        assert entry["stale"]
+        assert "*stale: the experiment has changed" in ledger.page([entry])
+        assert main(["claims"]) == 0
+        assert "stale: the experiment has changed" in capsys.readouterr().out
+        main(["reproduce", NAME, "--figures", "figures"])
+        assert not any("stale" in entry for entry in ledger.read("figures"))
+
     @pytest.mark.parametrize(
         "harm", [lambda text: text[:-30], lambda text: text.replace('"score": ', '"score": null, "was": ')]
     )

@@ -103,12 +103,17 @@ def describe(config: Any) -> str:
     return ", ".join([*words, f"seed {config.seed}"])
 
 
+def version(experiment: Experiment) -> int:
+    """1, or what the experiment says."""
+    return int(getattr(experiment, "VERSION", 1))
+
+
 def key(name: str, experiment: Experiment, config: Any) -> str:
     """The name of a cell's folder: equal for equal configs, another for any other.
 
     An experiment whose code changed so that old cells are wrong says so by another VERSION.
     """
-    content = [name, getattr(experiment, "VERSION", 1), dataclasses.asdict(config)]
+    content = [name, version(experiment), dataclasses.asdict(config)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -17,6 +17,7 @@ from tinyqnn.papers.claims import FAILS, HOLDS, UNDECIDED, Finding, judge
 from tinyqnn.papers.experiment import PAPERS, Cell, Experiment, read_config
 
 MARKS = {HOLDS: "+", FAILS: "−", UNDECIDED: "?"}
+STALE = "the experiment has changed since this result was made; make it again"
 TITLES = {"holistic": "Holistic", "dfq": "DFQ", "autoqnn": "AutoQNN"}
 
 
@@ -77,7 +78,10 @@ def _number(value: float) -> float | None:
 
 
 def read(folder: PathLike) -> list[dict[str, Any]]:
-    """All claims whose results are in `folder`, decided from those results, paper by paper."""
+    """All claims whose results are in `folder`, decided from those results, paper by paper.
+
+    `stale` is True in those whose experiment has another VERSION now than when the result was made.
+    """
     ledger: list[dict[str, Any]] = []
     for name in experiments.names():
         path = Path(folder) / f"{stem(name)}.json"
@@ -85,12 +89,14 @@ def read(folder: PathLike) -> list[dict[str, Any]]:
             experiment = experiments.load(name)
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                ledger += entries(experiment, name, record["scale"], read_cells(experiment, record))
+                found = entries(experiment, name, record["scale"], read_cells(experiment, record))
             except (ValueError, TypeError, LookupError) as error:
                 raise files.FileError(
                     f"{path} is damaged, or was made before {name} was changed ({error}); "
                     f"make it again: tinyqnn reproduce {name} --figures {folder}"
                 ) from error
+            stale = record.get("version", 1) != experiments.version(experiment)
+            ledger += [{**entry, "stale": True} for entry in found] if stale else found
     return ledger
 
 
@@ -139,6 +145,8 @@ def text(ledger: list[dict[str, Any]]) -> str:
         lines.append(f"    {entry['verdict']}: {_measured(entry)}")
         if entry["note"] and entry["effect"] is not None:
             lines.append(f"    {entry['note']}")
+        if entry.get("stale"):
+            lines.append(f"    stale: {STALE}")
     return "\n".join([*lines, "", counts(ledger)])
 
 
@@ -169,7 +177,7 @@ def page(ledger: list[dict[str, Any]]) -> str:
                 file = Path(entry["result"]).name
                 note = f"<br>{entry['note']}" if entry["note"] and entry["effect"] is not None else ""
                 result = f"[{file.removesuffix('.json')}]({file})"
-                measured = f"{_measured(entry)}{note}"
+                measured = f"{_measured(entry)}{note}" + (f"<br>*stale: {STALE}*" if entry.get("stale") else "")
                 lines.append(f"| {entry['text']} | **{entry['verdict']}** | {measured} | {entry['scale']} | {result} |")
             lines.append("")
     return "\n".join(lines)

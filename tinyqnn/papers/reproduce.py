@@ -11,7 +11,7 @@ from typing import Any
 from tinyqnn import files, picture
 from tinyqnn.papers import experiment as experiments
 from tinyqnn.papers import ledger
-from tinyqnn.papers.experiment import PAPERS, SCALES, describe, title
+from tinyqnn.papers.experiment import PAPERS, SCALES, describe, title, version
 from tinyqnn.papers.runner import Sweep, run_cells
 
 SIZE = (9.0, 5.0)  # inches of a picture, unless the experiment has a SIZE of its own
@@ -58,6 +58,7 @@ def _record(name: str, scale: str, sweep: Sweep) -> dict[str, Any]:
     experiment = experiments.load(name)
     return {
         "experiment": name,
+        "version": version(experiment),
         "title": title(experiment),
         "scale": scale,
         "seconds": round(sum(cell.seconds for cell in sweep.cells), 1),
