@@ -306,52 +306,17 @@ def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, c
     o = none
     while o < cols:
         width = panel_width(cols - o)
+        lanes = min(width, cols - o)
         if len(packed):
             product(
-                a,
-                places,
-                none,
-                rows,
-                start,
-                none,
-                none + 1,
-                none,
-                depth,
-                stride_k,
-                packed,
-                o * depth,
-                width,
-                bias,
-                o,
-                none,
-                y,
-                targets,
-                o,
-                min(width, cols - o),
-            )
+                a, places, none, rows, start, none, none + 1, none, depth, stride_k, packed, o * depth, width, bias, o,
+                none, y, targets, o, lanes,
+            )  # fmt: skip
         else:
             product(
-                a,
-                places,
-                none,
-                rows,
-                start,
-                none,
-                none + 1,
-                none,
-                depth,
-                stride_k,
-                b,
-                o,
-                stride_b,
-                bias,
-                o,
-                none,
-                y,
-                targets,
-                o,
-                width,
-            )
+                a, places, none, rows, start, none, none + 1, none, depth, stride_k, b, o, stride_b, bias, o, none, y,
+                targets, o, lanes,
+            )  # fmt: skip
         o += width
 
 
@@ -459,16 +424,22 @@ def matmul(
 
 
 @jit
+def _column_sums(first, last, g, n_out, gb):
+    """gb[j] = Σ_i g[i, j] for columns first … last."""
+    gb[first:last] = 0.0
+    for row in range(0, len(g), n_out):
+        for j in range(first, last):
+            gb[j] += g[row + j]
+
+
+@jit
 def _linear_grad(g, x, w, rows, n_out, n_in, packed, gx, gw, gb):
     """The three gradients in one call; gx is left out if there is no room for it."""
     zeros, one = np.zeros(n_in, np.float32), np.int64(1)
     if len(gx):
         _multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, gx)
     _multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, gw)
-    gb[:] = 0.0
-    for i in range(rows):
-        for j in range(n_out):
-            gb[j] += g[i * n_out + j]
+    _column_sums(0, n_out, g, n_out, gb)
 
 
 def linear_grad(
@@ -481,15 +452,15 @@ def linear_grad(
     ([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[3.0, 3.0]], [3.0])
     """
     rows, (n_out, n_in) = len(g), w.shape
-    small = rows <= SMALL_DEPTH and n_out <= SMALL_DEPTH and 0 < rows * n_out * n_in < SMALL
     usual = g.dtype == x.dtype == w.dtype == np.float32 and g.flags.c_contiguous and x.flags.c_contiguous
-    if not (small and need_w and usual and w.flags.c_contiguous) or use_reference():
-        gx = matmul(g, w) if need_x else None
-        gw = matmul(g.T, x) if need_w else None
-        return gx, gw, g.sum(axis=0)
-    gx, gw, gb = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w), np.empty(n_out, np.float32)
+    if not (usual and w.flags.c_contiguous) or use_reference() or rows * n_out * n_in == 0:
+        return matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None, g.sum(axis=0)
+    gb, flat_g = np.empty(n_out, np.float32), g.reshape(-1)
+    if not need_w or rows > SMALL_DEPTH or n_out > SMALL_DEPTH or rows * n_out * n_in >= SMALL:
+        gx, gw = matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None
+        run(lambda first, last: _column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))
+        return gx, gw, gb
+    gx, gw = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w)
     packed = scratch(0 if n_in % LANES == 0 else max(rows, n_out) * _round_up(n_in))
-    _linear_grad(
-        g.reshape(-1), x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed, gx.reshape(-1), gw.reshape(-1), gb
-    )
+    _linear_grad(flat_g, x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed, gx.reshape(-1), gw.reshape(-1), gb)
     return gx if need_x else None, gw, gb
