@@ -122,6 +122,21 @@ def minus(acc, zero):
     return zero - acc
 
 
+@jit(forceinline=True)
+def add_pairs(acc, pairs, a, row, plane_size, walk, k0, k1, b, j, planes):
+    """Words k0 … k1 of a few rows times two vectors of columns from j on: all pairs of planes, as `plan_pairs` says."""
+    for pair in range(len(pairs)):
+        w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
+        if up != 0:
+            acc = apply(shifted, acc, up)
+        if flip != 0:
+            acc = apply(minus, acc, 0)
+        if w_plane >= 0:  # else behind the last pair: the shift for its own weight
+            panel = ((j * planes + w_plane * WIDTH) * len(walk) + k0 * WIDTH) * UNITS
+            acc = acc + count_and(a, row, x_plane * plane_size, walk, k0, k1, b, panel)
+    return acc
+
+
 @jit
 def _row_sum(a, place, walk, plane_size, x_planes, x_weights):
     """Σ_k x'_k of one row: every plane's bits, counted and weighed."""
@@ -154,15 +169,7 @@ def _make_multiply(rows: int) -> Any:
                 for j in range(j0, j1, WIDTH):
                     for i in range(i0, i1, rows):
                         row, acc = offsets(places, i, i1 - 1, rows), zeros(b, rows, COLS)
-                        for pair in range(len(pairs)):
-                            w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
-                            if up != 0:
-                                acc = apply(shifted, acc, up)
-                            if flip != 0:
-                                acc = apply(minus, acc, 0)
-                            if w_plane >= 0:  # else behind the last pair: the shift for its own weight
-                                panel = ((j * planes + w_plane * WIDTH) * depth + k0 * WIDTH) * UNITS
-                                acc = acc + count_and(a, row, x_plane * plane_size, walk, k0, k1, b, panel)
+                        acc = add_pairs(acc, pairs, a, row, plane_size, walk, k0, k1, b, j, planes)
                         if constant != 0 and k0 == 0:
                             acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
                         put_tile(

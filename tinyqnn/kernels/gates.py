@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels.bitserial import BitSerialGemm, minus, plan_pairs, shifted
-from tinyqnn.kernels.count import count_and
+from tinyqnn.kernels.bitserial import BitSerialGemm, add_pairs, plan_pairs
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.lstm import advance_row
-from tinyqnn.kernels.product import COLS, UNITS, WIDTH
+from tinyqnn.kernels.product import COLS, WIDTH
 from tinyqnn.kernels.requantize import step_up
-from tinyqnn.kernels.simd import apply, multiples, popcount, put_tile, test_bits, zeros
+from tinyqnn.kernels.simd import multiples, popcount, put_tile, test_bits, zeros
 
 __all__ = ["BitRows"]
 
@@ -109,16 +108,7 @@ def _rows(x, panels, planes, pairs, start, constant, x_planes, x_weights, factor
                 ones += x_weights[j] * np.int64(popcount(word))
         ones *= constant
         for j in range(0, n, WIDTH):
-            acc = zeros(panels, 1, COLS)
-            for pair in range(len(pairs)):
-                w_plane, x_plane, up, flip = pairs[pair, 0], pairs[pair, 1], pairs[pair, 2], pairs[pair, 3]
-                if up != 0:
-                    acc = apply(shifted, acc, up)
-                if flip != 0:
-                    acc = apply(minus, acc, 0)
-                if w_plane >= 0:
-                    panel = (j * planes + w_plane * WIDTH) * depth * UNITS
-                    acc = acc + count_and(words, first, x_plane * depth, walk, 0, depth, panels, panel)
+            acc = add_pairs(zeros(panels, 1, COLS), pairs, words, first, depth, walk, 0, depth, panels, j, planes)
             put_tile(acc, total, first, j, n - j, True, start, first, j)
         line = out[m]
         for o in range(n):
