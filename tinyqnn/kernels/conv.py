@@ -238,28 +238,9 @@ def _fill(space, x, n0, n1, size, corner, padded):
 
 @jit
 def _correlate(
-    first,
-    last,
-    space,
-    batch,
-    x,
-    size,
-    corner,
-    padded,
-    bordered,
-    pixels,
-    targets,
-    runs,
-    in_lines,
-    classes,
-    w,
-    groups,
-    c_in,
-    c_out,
-    bias,
-    y,
-    y_size,
-):
+    first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, in_lines, classes, w, groups,
+    c_in, c_out, bias, y, y_size,
+):  # fmt: skip
     """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
     pitch = padded[0] * padded[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
@@ -286,51 +267,17 @@ def _correlate(
                         )  # fmt: skip
                     else:
                         product(
-                            a,
-                            pixels,
-                            p0,
-                            p1,
-                            runs,
-                            t0,
-                            t1,
-                            a0 + g * c_in,
-                            numbers,
-                            np.int64(1),
-                            w,
-                            j,
-                            width,
-                            bias,
-                            g * c_out + o,
-                            np.int64(0),
-                            y,
-                            targets,
-                            n0 * y_size + g * c_out + o,
-                            min(width, c_out - o),
-                        )
+                            a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, width, bias,
+                            g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
+                        )  # fmt: skip
                     o += width
 
 
 @jit
 def _depthwise(
-    first,
-    last,
-    space,
-    batch,
-    x,
-    size,
-    corner,
-    padded,
-    bordered,
-    pixels,
-    targets,
-    runs,
-    taps,
-    classes,
-    w,
-    bias,
-    y,
+    first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, taps, classes, w, bias, y,
     y_size,
-):
+):  # fmt: skip
     """`_correlate` where every channel has a kernel of its own, `w` (kh·kw, C)."""
     c = size[2]
     pitch = padded[0] * padded[1] * c
@@ -421,25 +368,9 @@ def _run_depthwise(
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
         _depthwise(
-            first,
-            last,
-            space,
-            batch,
-            source,
-            plan.size,
-            plan.corner,
-            plan.padded,
-            plan.bordered,
-            plan.pixels,
-            plan.targets,
-            plan.runs,
-            plan.taps,
-            plan.classes,
-            w,
-            bias,
-            y,
-            y_size,
-        )
+            first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
+            plan.targets, plan.runs, plan.taps, plan.classes, w, bias, y, y_size,
+        )  # fmt: skip
 
     run(body, n)
     return y.reshape(n, *target)
@@ -478,28 +409,9 @@ def _run_plan(
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
         _correlate(
-            first,
-            last,
-            space,
-            batch,
-            source,
-            plan.size,
-            plan.corner,
-            plan.padded,
-            plan.bordered,
-            plan.pixels,
-            plan.targets,
-            plan.runs,
-            plan.in_lines,
-            plan.classes,
-            packed,
-            groups,
-            c_in,
-            c_out,
-            bias,
-            y,
-            y_size,
-        )
+            first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
+            plan.targets, plan.runs, plan.in_lines, plan.classes, packed, groups, c_in, c_out, bias, y, y_size,
+        )  # fmt: skip
 
     run(body, n)
     return y.reshape(n, *target)
@@ -605,28 +517,9 @@ def _panels(space, gy, n0, n1, n_pixels, groups, c_out):
 
 @jit
 def _grad_weight(
-    first,
-    last,
-    space,
-    space_gy,
-    batch,
-    x,
-    size,
-    corner,
-    padded,
-    slab,
-    row_starts,
-    step,
-    taps,
-    gy,
-    gy_size,
-    groups,
-    c_in,
-    c_out,
-    chunk,
-    parts,
-    places,
-):
+    first, last, space, space_gy, batch, x, size, corner, padded, slab, row_starts, step, taps, gy, gy_size, groups,
+    c_in, c_out, chunk, parts, places,
+):  # fmt: skip
     """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
     pitch = padded[0] * padded[1]
     n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
@@ -668,27 +561,9 @@ def _grad_weight(
                             )
                         else:
                             product(
-                                a,
-                                entries,
-                                np.int64(0),
-                                depth,
-                                row_starts,
-                                t0,
-                                t1,
-                                a0,
-                                wo,
-                                step,
-                                space_gy,
-                                j,
-                                width,
-                                flat,
-                                q,
-                                np.int64(1),
-                                flat,
-                                places,
-                                q,
-                                width,
-                            )
+                                a, entries, np.int64(0), depth, row_starts, t0, t1, a0, wo, step, space_gy, j, width,
+                                flat, q, np.int64(1), flat, places, q, width,
+                            )  # fmt: skip
                         o += width
 
 
@@ -714,21 +589,9 @@ def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
         _depthwise_grad_weight(
-            first,
-            last,
-            space,
-            batch,
-            source,
-            plan.size,
-            plan.corner,
-            plan.padded,
-            plan.bordered,
-            plan.pixels,
-            gy[0, :, :, 0].size,
-            plan.runs,
-            gy_flat,
-            parts,
-        )
+            first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
+            gy[0, :, :, 0].size, plan.runs, gy_flat, parts,
+        )  # fmt: skip
 
     run(body, len(parts), 1)
     return np.ascontiguousarray(parts.sum(axis=0).T)
@@ -752,28 +615,10 @@ def _parts_of_grad_weight(plan, row_taps, col_taps, gy, x, c_in, stride, groups,
         space = scratch(batch * hp * wp * -(-c // slab) * slab if slab else 0)
         space_gy = scratch(batch * ho * wo * groups * width_all, slot=1)
         _grad_weight(
-            first,
-            last,
-            space,
-            space_gy,
-            batch,
-            source,
-            plan.size,
-            plan.corner,
-            plan.padded,
-            slab,
-            starts,
-            stride[1] * pixel,
-            tap,
-            gy_flat,
-            (ho, wo),
-            groups,
-            c_in,
-            c_out,
-            max(1, L1_PIXELS // wo),
-            parts,
+            first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, starts,
+            stride[1] * pixel, tap, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts,
             np.arange(depth) * width_all,
-        )
+        )  # fmt: skip
 
     run(body, n_slices, 1)
     return parts

@@ -141,73 +141,19 @@ def product(
     """
     if WIDEST == 4 and lanes > 3 * LANES:
         _product4(
-            a,
-            places,
-            first,
-            last,
-            runs,
-            run0,
-            run1,
-            base,
-            steps,
-            step,
-            b,
-            j0,
-            pitch,
-            bias,
-            o,
-            add,
-            y,
-            targets,
-            q,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
             lanes,
-        )
+        )  # fmt: skip
     elif lanes > LANES:
         _product2(
-            a,
-            places,
-            first,
-            last,
-            runs,
-            run0,
-            run1,
-            base,
-            steps,
-            step,
-            b,
-            j0,
-            pitch,
-            bias,
-            o,
-            add,
-            y,
-            targets,
-            q,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
             lanes,
-        )
+        )  # fmt: skip
     else:
         _product1(
-            a,
-            places,
-            first,
-            last,
-            runs,
-            run0,
-            run1,
-            base,
-            steps,
-            step,
-            b,
-            j0,
-            pitch,
-            bias,
-            o,
-            add,
-            y,
-            targets,
-            q,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
             lanes,
-        )
+        )  # fmt: skip
 
 
 class Packed:
@@ -270,27 +216,9 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
             while o < o1:
                 width = panel_width(cols - o)
                 product(
-                    source,
-                    places,
-                    none,
-                    count,
-                    start,
-                    none,
-                    none + 1,
-                    base,
-                    steps,
-                    walk,
-                    packed,
-                    o * depth + k0 * width,
-                    width,
-                    bias,
-                    o,
-                    k0,
-                    y,
-                    targets,
-                    o,
-                    min(width, cols - o),
-                )
+                    source, places, none, count, start, none, none + 1, base, steps, walk, packed,
+                    o * depth + k0 * width, width, bias, o, k0, y, targets, o, min(width, cols - o),
+                )  # fmt: skip
                 o += width
 
 
@@ -402,22 +330,9 @@ def matmul(
     def body(first: int, last: int) -> None:
         space = scratch(0 if stride_k == 1 else _round_up(row_block) * step)
         _multiply(
-            first,
-            last,
-            space,
-            left,
-            stride_i,
-            stride_k,
-            rows,
-            depth,
-            step,
-            cols,
-            panels,
-            bias,
-            result,
-            row_block,
+            first, last, space, left, stride_i, stride_k, rows, depth, step, cols, panels, bias, result, row_block,
             block,
-        )
+        )  # fmt: skip
 
     run(body, items, 1)
     return out
