@@ -164,12 +164,14 @@ def test_a_state_that_starts_from_zeros_is_not_encoded_there(rng):
     assert packed.trace(tokens)["lstm.quant.hidden"].shape == (3, 3, 6)
 
 
-@pytest.mark.parametrize("samples", [1, 3, 5])
-@pytest.mark.parametrize(("weights", "activations"), [("F-3", "F-3"), ("F-2", "F-4"), ("C-3", None), (None, None)])
-def test_an_lstm_of_exact_sums_answers_with_the_same_bits(rng, weights, activations, samples):
+@pytest.mark.parametrize(("samples", "size"), [(1, 7), (3, 7), (5, 7), (1, 200), (20, 200)])
+@pytest.mark.parametrize(
+    ("weights", "activations"), [("F-3", "F-3"), ("F-2", "F-4"), ("C-3", None), (None, None), (None, "F-3")]
+)
+def test_an_lstm_of_exact_sums_answers_with_the_same_bits(rng, weights, activations, samples, size):
     """Few samples and many, on codes and on numbers: the gates are those of the model."""
-    model, x = nn.LSTM(7, 21, rng=rng), images(rng, (6, samples, 7))
-    state = tuple(tq.Tensor(images(rng, (1, samples, 21))) for _ in range(2))
+    model, x = nn.LSTM(size, 3 * size // 2, rng=rng), images(rng, (18, samples, size))
+    state = tuple(tq.Tensor(images(rng, (1, samples, 3 * size // 2))) for _ in range(2))
     qmodel = graph.generate(model, (x, state), weights=weights, activations=activations, batch_axis=1).eval()
     found = deploy.agreement(qmodel, deploy.pack(qmodel), x, state)
     assert found.equal, str(found)

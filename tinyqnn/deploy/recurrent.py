@@ -17,7 +17,7 @@ from tinyqnn.deploy.layers import Layer
 from tinyqnn.deploy.operand import Coded, kind
 from tinyqnn.deploy.product import Product, integer
 from tinyqnn.deploy.stairs import FloatStairs
-from tinyqnn.functional.recurrent import advance, bias_of, forward
+from tinyqnn.functional.recurrent import advance, bias_of, forward, of_inputs
 
 Array = np.ndarray
 
@@ -90,9 +90,9 @@ def _multiply(layer: Layer, name: str, x: Coded | None) -> Callable[..., Array]:
 
     def run(given: Array, to: Array | None = None) -> Array:
         real = given if x is None else x.quantizer.decode(given, x.params)
-        rows = kernels.gemm.matmul(real.reshape(-1, real.shape[-1]), values.T)
-        y = rows.reshape(*real.shape[:-1], len(values))
-        return y if to is None else np.add(to, y, out=to)
+        if to is None:
+            return of_inputs(real, values)
+        return np.add(to, kernels.gemm.matmul(real, kernels.gemm.packed(values.T)), out=to)  # as the model's own steps
 
     return run
 

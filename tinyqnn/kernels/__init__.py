@@ -40,6 +40,7 @@ _SUBMODULES = frozenset(
         "channels",
         "exponential",
         "squash",
+        "thirdgemm",
         "rows",
         "loops",
         "lstm",
