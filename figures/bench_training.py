@@ -16,6 +16,7 @@ from typing import Any
 from drawing import beside, record, show
 
 from tinyqnn.bench import training
+from tinyqnn.kernels import tiles
 from tinyqnn.picture import BLUE, GREY, INK
 from tinyqnn.provenance import environment
 
@@ -41,6 +42,7 @@ def tell(results: dict[str, Any]) -> str:
     machine = results["environment"]
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['versions']['torch']}; medians",
+        *(["here large products of float32 are six of bfloat16 on tile registers"] if results.get("tiles") else []),
         "",
         f"{'':<53}{'tinyqnn':>9}{'PyTorch':>10}{'ratio':>7}{'memory':>14}",
     ]
@@ -56,7 +58,8 @@ def tell(results: dict[str, Any]) -> str:
 def main() -> None:
     if sys.argv[1:] != ["--draw"]:
         measured = training.run(list(training.CASES), True, threads=2, rounds=4)
-        record(__file__, {"environment": environment(), "cases": training.record(measured)})
+        cases = training.record(measured)
+        record(__file__, {"environment": environment(), "tiles": tiles.allowed(), "cases": cases})
     show(__file__, draw, tell)
 
 
