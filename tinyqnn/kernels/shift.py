@@ -18,12 +18,13 @@ or 1, and both are bytes that 4 bits can be looked up as. The weights in memory 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tinyqnn.kernels import equalshifts, reference, use_reference
-from tinyqnn.kernels.jit import jit, share
+from tinyqnn.kernels.jit import aligned, jit, share
 from tinyqnn.kernels.pack import as_bytes
 from tinyqnn.kernels.product import Rows, by_taps, check_depth
 from tinyqnn.kernels.simd import (
@@ -138,9 +139,14 @@ class ShiftGemm:
         self.values = (np.where(octets >= 0, 1, -1) << shift).astype(np.int32)
         if not self.compiled:
             return
-        self.nibbles = _nibbles(octets)
+        self.codes, self.nibbles = octets.copy(), _nibbles(octets)
         self.start = (0 if unsigned else -128) * self.values.sum(-1, dtype=np.int64)  # the loops want bytes from 0 on
-        self.sorted = equalshifts.sort_by_shift(octets < 0, shift)
+
+    @cached_property
+    def sorted(self) -> equalshifts.Sorted:
+        """The weights for many rows; who asks for one row alone never waits for them."""
+        power = np.where(self.codes >= 0, self.codes, -1 - self.codes).astype(np.int64)
+        return equalshifts.sort_by_shift(self.codes < 0, power + (power > 0))
 
     def pack(self, x: Any) -> Rows:
         """Activations (M, K): rows side by side where there are many, K after K; else row by row."""
@@ -207,6 +213,8 @@ def _nibbles(codes: Array) -> Array:
     padded = np.zeros((-(-n // PANEL) * PANEL, -(-k // 8) * 8), np.uint32)
     padded[:n, :k] = fours
     groups = (padded.reshape(len(padded), -1, 8) << np.arange(0, 32, 4, dtype=np.uint32)).sum(-1, dtype=np.uint32)
-    return (
-        np.ascontiguousarray(groups.reshape(-1, PANEL, groups.shape[1]).transpose(0, 2, 1)).reshape(-1).view(np.int32)
-    )
+    found = aligned(groups.size).view(np.int32)
+    found.view(np.uint32).reshape(-1, groups.shape[1], PANEL)[...] = groups.reshape(
+        -1, PANEL, groups.shape[1]
+    ).transpose(0, 2, 1)
+    return found
