@@ -94,13 +94,14 @@ def tell(results: dict) -> str:
     lines = [
         f"{machine['processor']}, {host['threads']} threads; times as fast as float32, best calls (medians)",
         "",
-        f"{'rows × K × columns':<31}{'NumPy':>15}{'PyTorch':>15}",
+        f"{'rows × K × columns':<44}{'NumPy':>13}{'PyTorch':>13}{'of limit':>10}",
     ]
     for row in results["cases"]:
-        if row["group"] in ("gemm", "gemv") and not row["packing"]:
+        if row["group"] in ("gemm", "gemv"):
             ratios = (row["ratio"].get(engine) for engine in ("numpy", "torch"))
             told = ("–" if r is None else f"{r['best']:.1f} ({r['median']:.1f})" for r in ratios)
-            lines.append(f"{row['case']:<31}" + "".join(f"{text:>15}" for text in told))
+            part = "–" if row["share_of_limit"] is None else f"{row['share_of_limit']:.0%}"
+            lines.append(f"{row['case']:<44}" + "".join(f"{text:>13}" for text in told) + f"{part:>10}")
     return "\n".join(lines) + "\n"
 
 

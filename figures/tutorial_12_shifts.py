@@ -51,7 +51,7 @@ def times(axes: Any, results: dict[str, Any]) -> None:
         colour, marker, name = LOOKS[row["name"]]
         y = row["seconds"]["tinyqnn"]["best"] * 1e3
         axes.plot(size[row["name"]], y, marker, color=colour, markersize=9)
-        place = {"xytext": (0, 9), "ha": "center", "va": "bottom"} if row["name"] == "shifts" else {"xytext": (9, -4)}
+        place = {"xytext": (-9, 4), "ha": "right"} if row["name"] == "2 bits" else {"xytext": (9, -4)}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.annotate(name, (size[row["name"]], y), textcoords="offset points", bbox=box, **{"va": "center", **place})
     x, y = 4e-6 * k * n, min(row["seconds"]["numpy"]["best"] for row in rows) * 1e3

@@ -55,8 +55,22 @@ def test_every_case_measures_the_product_that_it_names(case):
 
 
 def test_a_share_of_the_limit_counts_pairs_of_planes():
-    row = {"serves": "bitserial", "bits": (2, 2), "operations": 1e9, "seconds": {"tinyqnn": {"best": 1e-2}}}
-    assert gemm.share(row, {"limits": {"bits": 8e11, "bytes": 1.0}}) == pytest.approx(0.5)
+    row = {"group": "gemm", "shape": (64, 1, 1), "serves": "bitserial", "bits": (2, 2), "operations": 1e9,
+           "seconds": {"tinyqnn": {"best": 1e-2}}}  # fmt: skip
+    found = {"limits": {"bits": 8e11, "bytes": 4e11}}
+    assert gemm.share(row, found) == pytest.approx(0.5)
+    assert gemm.share({**row, "serves": "int8"}, found) == pytest.approx(0.25)
+    assert gemm.share({**row, "serves": "shift"}, found) is None
+    assert gemm.share({**row, "shape": (1, 4, 4)}, found) is None
+    assert gemm.share({**row, "shape": (1, 4, 4), "group": "layer"}, found) == pytest.approx(0.5)
+
+
+def test_recorded_shares_are_of_the_limits_of_their_own_part():
+    """Parts may have been measured apart: each share is of the machine as it was then."""
+    results = recorded()
+    for row in results["cases"]:
+        assert row["share_of_limit"] == gemm.share(row, results["measured"][row["group"]]["host"]), row["case"]
+        assert row["share_of_limit"] is None or 0 < row["share_of_limit"] < 1.05, row["case"]
 
 
 def test_limits_count_what_they_do():
