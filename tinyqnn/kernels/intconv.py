@@ -6,6 +6,8 @@ the `walk` of a product's row (see `product.py`), the corner its `place`. A patc
 
 Beyond the border the value is 0. Where the packed 0 stands for another value (+1 for signs, ½ for mid-rise codes), what
 the hidden taps add is taken off the number that the sums of such a pixel start from.
+
+Bytes on tiles have a loop of their own for this, `tiledconv.py`.
 """
 
 from __future__ import annotations
