@@ -170,6 +170,8 @@ def test_a_state_that_starts_from_zeros_is_not_encoded_there(rng):
 )
 def test_an_lstm_of_exact_sums_answers_with_the_same_bits(rng, weights, activations, samples, size):
     """Few samples and many, on codes and on numbers: the gates are those of the model."""
+    if kernels.use_reference() and weights is None:
+        pytest.skip("a BLAS may round one row otherwise than many")
     model, x = nn.LSTM(size, 3 * size // 2, rng=rng), images(rng, (18, samples, size))
     state = tuple(tq.Tensor(images(rng, (1, samples, 3 * size // 2))) for _ in range(2))
     qmodel = graph.generate(model, (x, state), weights=weights, activations=activations, batch_axis=1).eval()
