@@ -44,9 +44,7 @@ def _cut(seat, chunk, x, across, along, rows, depth, left, panels, space, spoile
     while item >= 0:
         for panel in range(item * chunk, min(item * chunk + chunk, count)):
             start, to = min(panel * ROWS, rows - ROWS) * across, tiles.address(panels) + panel * pitch
-            if not pack_panel(
-                x, start, across, along, ROWS, depth, left, space, to, 64, BYTES, TILE, True
-            ):
+            if not pack_panel(x, start, across, along, ROWS, depth, left, space, to, 64, BYTES, TILE, True):
                 spoiled[0] = 1
         item = turns.take(seat)
     turns.leave(seat)
