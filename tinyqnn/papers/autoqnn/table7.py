@@ -23,6 +23,7 @@ from tinyqnn.papers.autoqnn._courses import draw_bits, draw_probabilities
 from tinyqnn.papers.claims import Claim, Finding, all_of, decide
 from tinyqnn.papers.experiment import Cell, Report
 
+VERSION = 2  # QPL moves widths by Adam and makes them whole by what the vertices wish
 KEEP = ("last",)
 SINGLE = {  # the paper's names
     "B-1/C-3": "B-1/3",
