@@ -101,3 +101,15 @@ def test_filters_too_few_for_tiles_go_the_ordinary_way(monkeypatch):
     rng = np.random.default_rng(0)
     conv.conv2d(images(rng, 1, 3, 8, 8), rng.standard_normal((16, 3, 3, 3), dtype=np.float32))
     conv.conv2d(images(rng, 1, 32, 8, 8), rng.standard_normal((32, 32, 1, 1), dtype=np.float32))
+
+
+@pytest.mark.parametrize(("c", "o"), [(16, 160), (160, 16), (130, 200)])
+def test_filters_of_one_pixel_are_products_of_matrices(c, o):
+    rng = np.random.default_rng(0)
+    x, w, b = images(rng, 3, c, 9, 20), rng.standard_normal((o, c, 1, 1), dtype=np.float32), np.arange(o, dtype="f4")
+    gy = images(rng, 3, o, 9, 20)
+    exact = three(*(array.astype(np.float64) for array in (x, w, b, gy)))
+    room = three(*(np.abs(array).astype(np.float64) for array in (x, w, b, gy)))
+    for found, expected, size_of_sum in zip(three(x, w, b, gy), exact, room):
+        assert found.shape == expected.shape
+        assert np.all(np.abs(found - expected) <= 1e-6 * size_of_sum)

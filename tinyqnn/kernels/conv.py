@@ -33,8 +33,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels import reference, thirdconv, thirdgrad, use_reference
-from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, panel_width, product, product_line, product_pixels
+from tinyqnn.kernels import reference, thirdconv, thirdgrad, tiles, use_reference
+from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, matmul, panel_width, product, product_line, product_pixels
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.simd import (
@@ -345,9 +345,26 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
     return nhwc
 
 
+def _pixels(x: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) -> (N·H·W, C)."""
+    return _channels_last(x).reshape(-1, x.shape[1])
+
+
+def _image(pixels: np.ndarray, h: int, w: int) -> np.ndarray:
+    """(N·H·W, C) -> (N, C, H, W)."""
+    return pixels.reshape(-1, h, w, pixels.shape[1]).transpose(0, 3, 1, 2)
+
+
 def _is_depthwise(w_shape: tuple[int, ...], groups: int) -> bool:
     """One input channel a group, and several groups."""
     return w_shape[1] == 1 and groups > 1
+
+
+def _is_product(w_shape: tuple[int, ...], depth: int, *geometry: Pair | int) -> bool:
+    """Is a convolution, one product of matrices, quickest as one? Filters see a pixel each, and there are tiles."""
+    stride, padding, _, groups = geometry
+    plain = w_shape[2:] == (1, 1) == stride and padding == (0, 0) and groups == 1
+    return plain and depth >= thirdconv.LEAST and min(w_shape[:2]) >= tiles.ROWS and tiles.allowed()
 
 
 def _repeated(x: np.ndarray, times: int) -> np.ndarray:
@@ -435,6 +452,8 @@ def conv2d(
     if use_reference() or not x.dtype == w.dtype == np.float32:
         return reference.conv2d(x, w, b, stride, padding, dilation, groups)
     (h, wid), (o, c_in, kh, kw) = x.shape[2:], w.shape
+    if _is_product(w.shape, c_in, stride, padding, dilation, groups):
+        return _image(matmul(_pixels(x), w.reshape(o, c_in).T, b), h, wid)
     depthwise = _is_depthwise(w.shape, groups)
     if depthwise:
         x, groups = _repeated(x, o // groups), o
@@ -461,6 +480,8 @@ def conv2d_grad_input(
     if use_reference() or not gy.dtype == w.dtype == np.float32:
         return reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
     (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
+    if _is_product(w.shape, o, stride, padding, dilation, groups):
+        return _image(matmul(_pixels(gy), w.reshape(o, c_in)), h, wid)
     rows, cols = (_backward(*axis) for axis in zip((h, wid), (kh, kw), stride, padding, dilation))
     if _is_depthwise(w.shape, groups):
         plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, o), o)
@@ -639,6 +660,8 @@ def conv2d_grad_weight(
     """
     if use_reference() or not gy.dtype == x.dtype == np.float32:
         return reference.conv2d_grad_weight(gy, x, w_shape, stride, padding, dilation, groups)
+    if _is_product(w_shape, gy[:, 0].size, stride, padding, dilation, groups):
+        return matmul(_pixels(gy).T, _pixels(x)).reshape(w_shape)
     depthwise = _is_depthwise(w_shape, groups)
     if depthwise:
         x, groups = _repeated(x, w_shape[0] // groups), w_shape[0]
