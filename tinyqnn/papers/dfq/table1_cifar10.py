@@ -41,7 +41,7 @@ class Config(Comparison):
     test: int = 10_000
     batch_size: int = 50
     epochs: int = 5
-    search_epochs: int = 2
+    search_epochs: int = 5
     retrain_epochs: int = 4
     widen: int = 0
     lr: float = 3e-3
