@@ -109,11 +109,12 @@ def _line(x, i, size, channels, data, o, unit, twice, low, high):
                     data[o + p * unit + c] = 2 * byte + 1 if twice else byte
                 else:
                     data[o + p * unit + c] = 0
-    elif twice:
+    elif twice:  # two plain loops over places that cannot be negative, which the compiler turns into vectors
+        source, target = x[i : i + size], data[o : o + size]
         for k in range(size):
-            byte = x[i + k]
+            target[k] = 2 * source[k] + 1
+        for byte in source:
             smallest, largest = min(smallest, byte), max(largest, byte)
-            data[o + k] = 2 * byte + 1
     else:
         copy(data, o, x, i, size)
     return not twice or (low <= smallest and largest <= high)
