@@ -67,6 +67,9 @@ def test_runs_are_where_neighbours_end():
     assert tiled.runs_of(np.array([0, 1, 9, 10, 11, 4])) == ((0, 2), (9, 3), (4, 1))
 
 
+FEATURES = {"amx-tile", "amx-int8", "amx-bf16"}
+
+
 class TestPermission:
     """Bytes are multiplied in any case; with tiles only where all three agree."""
 
@@ -81,7 +84,7 @@ class TestPermission:
                 return answer[0]
 
         monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-        monkeypatch.setattr(simd, "_FEATURES", {"amx-tile", "amx-int8"})
+        monkeypatch.setattr(simd, "_FEATURES", FEATURES)
         monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setattr(tiles.platform, "machine", lambda: "x86_64")
         return calls, answer
@@ -93,9 +96,9 @@ class TestPermission:
         answer[0] = -1
         assert not tiles.allowed.__wrapped__()
 
-    @pytest.mark.parametrize("missing", ["amx-tile", "amx-int8"])
+    @pytest.mark.parametrize("missing", sorted(FEATURES))
     def test_nobody_is_asked_where_a_feature_is_missing_or_hidden(self, asked, monkeypatch, missing):
-        monkeypatch.setattr(simd, "_FEATURES", {"amx-tile", "amx-int8"} - {missing})
+        monkeypatch.setattr(simd, "_FEATURES", FEATURES - {missing})
         assert not tiles.allowed.__wrapped__()
         assert asked[0] == []
 

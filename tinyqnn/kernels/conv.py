@@ -360,9 +360,8 @@ def _is_depthwise(w_shape: tuple[int, ...], groups: int) -> bool:
     return w_shape[1] == 1 and groups > 1
 
 
-def _is_product(w_shape: tuple[int, ...], depth: int, *geometry: Pair | int) -> bool:
-    """Is a convolution, one product of matrices, quickest as one? Filters see a pixel each, and there are tiles."""
-    stride, padding, _, groups = geometry
+def _is_product(w_shape: tuple[int, ...], depth: int, stride: Pair, padding: Pair, groups: int) -> bool:
+    """Is a convolution one product of matrices, and quickest as that? Filters see a pixel each, and there are tiles."""
     plain = w_shape[2:] == (1, 1) == stride and padding == (0, 0) and groups == 1
     return plain and depth >= thirdconv.LEAST and min(w_shape[:2]) >= tiles.ROWS and tiles.allowed()
 
@@ -452,7 +451,7 @@ def conv2d(
     if use_reference() or not x.dtype == w.dtype == np.float32:
         return reference.conv2d(x, w, b, stride, padding, dilation, groups)
     (h, wid), (o, c_in, kh, kw) = x.shape[2:], w.shape
-    if _is_product(w.shape, c_in, stride, padding, dilation, groups):
+    if _is_product(w.shape, c_in, stride, padding, groups):
         return _image(matmul(_pixels(x), w.reshape(o, c_in).T, b), h, wid)
     depthwise = _is_depthwise(w.shape, groups)
     if depthwise:
@@ -480,7 +479,7 @@ def conv2d_grad_input(
     if use_reference() or not gy.dtype == w.dtype == np.float32:
         return reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
     (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
-    if _is_product(w.shape, o, stride, padding, dilation, groups):
+    if _is_product(w.shape, o, stride, padding, groups):
         return _image(matmul(_pixels(gy), w.reshape(o, c_in)), h, wid)
     rows, cols = (_backward(*axis) for axis in zip((h, wid), (kh, kw), stride, padding, dilation))
     if _is_depthwise(w.shape, groups):
@@ -660,7 +659,7 @@ def conv2d_grad_weight(
     """
     if use_reference() or not gy.dtype == x.dtype == np.float32:
         return reference.conv2d_grad_weight(gy, x, w_shape, stride, padding, dilation, groups)
-    if _is_product(w_shape, gy[:, 0].size, stride, padding, dilation, groups):
+    if _is_product(w_shape, gy[:, 0].size, stride, padding, groups):
         return matmul(_pixels(gy).T, _pixels(x)).reshape(w_shape)
     depthwise = _is_depthwise(w_shape, groups)
     if depthwise:

@@ -21,12 +21,13 @@ TOGETHER = 256  # maxima that are kept side by side: several vectors, none of wh
 
 @jit
 def _largest(row, tops):
-    tops[:] = row[0]
-    whole = len(row) // TOGETHER * TOGETHER
-    for j in range(0, whole, TOGETHER):
-        for k in range(TOGETHER):
-            tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
-    top = tops.max()
+    top, whole = row[0], len(row) // TOGETHER * TOGETHER
+    if whole:
+        tops[:] = top
+        for j in range(0, whole, TOGETHER):
+            for k in range(TOGETHER):
+                tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
+        top = tops.max()
     for j in range(whole, len(row)):
         top = row[j] if row[j] > top else top
     return top

@@ -222,7 +222,7 @@ def _pack_filters(seat, w, lane, channel, channels, taps, classes, c_out, rows, 
                     place = (first + r) * lane + channels[step0 * DEPTH + q] * channel + tap
                     rows[r * depth + q] = w[place] if tap >= 0 else 0.0
             to = tiles.address(panels) + (count * step0 + panel * steps) * BYTES
-            if not pack_panel(rows, 0, depth, 1, ROWS, depth, False, space, to, 64, BYTES, TILE, True):
+            if not pack_panel(rows, 0, depth, 1, ROWS, depth, False, space, to, BYTES, TILE):
                 spoiled[0] = 1
         panel = turns.take(seat)
     turns.leave(seat)

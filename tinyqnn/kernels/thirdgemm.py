@@ -44,7 +44,7 @@ def _cut(seat, chunk, x, across, along, rows, depth, left, panels, space, spoile
     while item >= 0:
         for panel in range(item * chunk, min(item * chunk + chunk, count)):
             start, to = min(panel * ROWS, rows - ROWS) * across, tiles.address(panels) + panel * pitch
-            if not pack_panel(x, start, across, along, ROWS, depth, left, space, to, 64, BYTES, TILE, True):
+            if not pack_panel(x, start, across, along, ROWS, depth, left, space, to, BYTES, TILE):
                 spoiled[0] = 1
         item = turns.take(seat)
     turns.leave(seat)
@@ -64,7 +64,7 @@ def _by_blocks(
         first, last = item * block, min(item * block + block, count)
         for p in range(first, last, ROWS):
             to, begun = tiles.address(here) + (p - first) // ROWS * pitch, min(p, count - ROWS) * across
-            if not pack_panel(a, begun, across, along, ROWS, depth, left, space, to, 64, BYTES, TILE, True):
+            if not pack_panel(a, begun, across, along, ROWS, depth, left, space, to, BYTES, TILE):
                 spoiled[0] = 1
         x, w = tiles.address(here if left else ready), tiles.address(ready if left else here)
         for p in range(0, others, PAIR):
@@ -101,12 +101,12 @@ def _by_stretches(
             pitch, to = steps * BYTES, x
             for i in range(0, high, ROWS):
                 begun, left = min(i, rows - 1) * a_across + k * a_along, max(0, min(ROWS, rows - i))
-                if not pack_panel(a, begun, a_across, a_along, left, count, True, space, to, 64, BYTES, TILE, True):
+                if not pack_panel(a, begun, a_across, a_along, left, count, True, space, to, BYTES, TILE):
                     spoiled[0] = 1
                 to += pitch
             for j in range(0, wide, ROWS):
                 begun, left = min(j, cols - 1) * b_across + k * b_along, max(0, min(ROWS, cols - j))
-                if not pack_panel(b, begun, b_across, b_along, left, count, False, space, to, 64, BYTES, TILE, True):
+                if not pack_panel(b, begun, b_across, b_along, left, count, False, space, to, BYTES, TILE):
                     spoiled[0] = 1
                 to += pitch
             w = x + high // ROWS * pitch

@@ -90,13 +90,13 @@ def _grad_weight(
             _lay_out(gy, n0, n1, y_size, c_out, grid, 0, line_y)
             for c in range(0, c_in, ROWS):
                 left, to = min(ROWS, c_in - c), xs + c // ROWS * 3 * third
-                good = pack_panel(line, c, 1, c_in, left, reach, False, block, to, 64, TILE, third, True)
-                good &= pack_panel(line, c + c_in, 1, c_in, left, reach, False, block, to + turn, 64, TILE, third, True)
+                good = pack_panel(line, c, 1, c_in, left, reach, False, block, to, TILE, third)
+                good &= pack_panel(line, c + c_in, 1, c_in, left, reach, False, block, to + turn, TILE, third)
                 if not good:
                     spoiled[0] = 1
             for o in range(0, c_out, ROWS):
                 left, to = min(ROWS, c_out - o), ys + o // ROWS * panel
-                if not pack_panel(line_y, o, 1, c_out, left, depth, True, block, to, 64, BYTES, TILE, True):
+                if not pack_panel(line_y, o, 1, c_out, left, depth, True, block, to, BYTES, TILE):
                     spoiled[0] = 1
             for m in range(0, count, 2 if out_panels > 1 else 3):
                 mb, mc = min(m + 1, count - 1), min(m + 2, count - 1)

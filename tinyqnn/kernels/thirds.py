@@ -132,19 +132,17 @@ def cut_line(x, start, count, to, third):
 
 
 @jit(forceinline=True)
-def pack_panel(x, start, across, along, rows, depth, left, space, to, row, step, third, fill):
-    """Up to 16 rows of x as a panel at the address `to`; says whether all numbers are finite.
+def pack_panel(x, start, across, along, rows, depth, left, space, to, step, third):
+    """Up to 16 rows of x as a panel at the address `to`, zeros behind their ends; says whether all numbers are finite.
 
     Row r, number k lies at x[start + r·across + k·along], and one of the two strides is 1. `left`: of a left factor.
-    Rows of a tile, steps and thirds lie so many bytes apart. If asked to `fill`, zeros are written behind the end of k,
-    as far as its last step reaches. `space` has room for a step.
+    Steps and thirds lie so many bytes apart. `space` has room for a step.
     """
     turned = (along == 1) != left
     marks, lines = splat(np.float32(0.0)), multiples(ROWS, ROWS - 1, ROWS)
     for k in range(0, depth, DEPTH):
-        target, apart_, behind = (tiles.address(space), 64, TILE) if turned else (to, row, third)
-        pairs = ROWS if fill or along == 1 else min(ROWS, (depth - k + 1) // 2)
-        for i in range(pairs):
+        target, behind = (tiles.address(space), TILE) if turned else (to, third)
+        for i in range(ROWS):
             if along == 1:
                 lanes = depth - k if i < rows else 0
                 begun = start + min(i, rows - 1) * across + k
@@ -154,13 +152,13 @@ def pack_panel(x, start, across, along, rows, depth, left, space, to, row, step,
                 begun = start + (k + 2 * i) * along
                 even, odd = load(x, begun, rows * min(1, left_)), load(x, begun + along, rows * min(1, left_ // 2))
             high, middle, low, marks = thirds(even, odd, marks)
-            tiles.put(high, target + apart_ * i)
-            tiles.put(middle, target + apart_ * i + behind)
-            tiles.put(low, target + apart_ * i + 2 * behind)
+            tiles.put(high, target + 64 * i)
+            tiles.put(middle, target + 64 * i + behind)
+            tiles.put(low, target + 64 * i + 2 * behind)
         if turned:
             for t in range(3):
                 block = transpose(load_tile(space, lines, t * WORDS, 1, LANES))
-                tiles.put_rows(block, to + t * third, row, pairs)
+                tiles.put_rows(block, to + t * third)
         to += step
     return is_finite(marks)
 

@@ -58,7 +58,7 @@ def allowed() -> bool:
     >>> allowed() in (True, False)
     True
     """
-    has_tiles = {"amx-tile", "amx-int8"} <= simd._FEATURES and simd.LANES == COLUMNS
+    has_tiles = {"amx-tile", "amx-int8", "amx-bf16"} <= simd._FEATURES and simd.LANES == COLUMNS
     if not has_tiles or sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     try:
@@ -252,22 +252,17 @@ def put(typingctx: Any, x: Any, where: Any) -> Any:
 
 
 @intrinsic
-def put_rows(typingctx: Any, block: Any, where: Any, stride: Any, lanes: Any) -> Any:
-    """`the numbers at where + r · stride = block[r]`, the first `lanes` of each vector of a block of one column."""
+def put_rows(typingctx: Any, block: Any, where: Any) -> Any:
+    """The vectors of a block of one column, one behind the other from an address on."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        block_, where_, stride_, lanes_ = args
-
-        def all_rows(masked: bool) -> None:
-            for r in range(block.rows):
-                place = builder.add(where_, builder.mul(stride_, ir.Constant(_ADDRESS, r)))
-                place = _pointer(builder, place, ir.FloatType())
-                simd._store(builder, builder.extract_value(block_, r), place, lanes_ if masked else None)
-
-        simd._full_or_masked(builder, lanes_, 1, all_rows)
+        place = _pointer(builder, args[1], simd._VECTOR)
+        for r in range(block.rows):
+            row = builder.gep(place, [ir.Constant(_ADDRESS, r)])
+            builder.store(builder.extract_value(args[0], r), row).align = 1
         return context.get_dummy_value()
 
-    return types.void(block, types.intp, types.intp, types.intp), codegen
+    return types.void(block, types.intp), codegen
 
 
 @intrinsic
