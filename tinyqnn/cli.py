@@ -6,11 +6,14 @@ Each command is one function of the parsed arguments; what it runs is imported t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 BENCHES = ("training", "quantizing", "inference", "gemm", "gemv", "layer")
@@ -401,8 +404,29 @@ def _write_text(path: str, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """A terminal that closes, or `kill`, stops a command as Ctrl-C does: with a checkpoint, and no workers left."""
+
+    def stop(*how: Any) -> None:
+        ctrl_c = signal.getsignal(signal.SIGINT)
+        (ctrl_c if callable(ctrl_c) else signal.default_int_handler)(*how)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # handlers can be set there only
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # there is no SIGHUP on Windows
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it, and is obeyed
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 1 for an error, 2 for wrong arguments, 130 after Ctrl-C."""
+    """Run a command line; returns the exit status: 0, 1 for an error, 2 for wrong arguments, 130 if it was stopped."""
     args = parser().parse_args(argv)
     if args.version:
         from tinyqnn import __version__
@@ -427,7 +451,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "check": run_check,
     }
     try:
-        return commands[args.command](args)
+        with _ended_like_ctrl_c():
+            return commands[args.command](args)
     except KeyboardInterrupt as stop:
         print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
         return 130

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 import types
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -295,6 +297,30 @@ class TestCommand:
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 NAMES = experiments.names()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="asks Linux for the workers")
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_however_a_sweep_is_stopped_its_workers_stop_and_it_says_how_to_go_on(tmp_path, how):
+    line = [sys.executable, "-m", "tinyqnn", "reproduce", "dfq.table1_mnist", "--scale", "smoke", "--out", "runs"]
+    starts = [signal.default_int_handler, signal.SIG_DFL]  # a job in the background ignores Ctrl-C
+    run = subprocess.Popen(
+        line, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: [signal.signal(s, starts[s != signal.SIGINT]) for s in (signal.SIGINT, signal.SIGHUP)],
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.rglob("cells/*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+    run.send_signal(getattr(signal, how))
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "the same command goes on from there" in told
+    assert workers
+    while (left := [pid for pid in workers if Path(f"/proc/{pid}/exe").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left
 
 
 @pytest.mark.parametrize("name", NAMES)
