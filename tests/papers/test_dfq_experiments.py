@@ -71,14 +71,15 @@ def test_compression_is_counted_as_the_paper_counts_it():
 @pytest.mark.parametrize("bits", [("C-8", "C-4", "C-2", "C-3", "C-8"), ("B-1", "B-1", "C-3", "C-8", "C-5")])
 def test_a_random_policy_has_the_size_of_the_other(rng, bits):
     own, drawn = policy(*bits), [fig1.random_policy(policy(*bits), rng) for _ in range(8)]
-    assert all(compression(own) / compression(other) == pytest.approx(1, abs=0.031) for other in drawn)
+    assert all(0.97 <= compression(own) / compression(other) <= 1 for other in drawn)
     assert own not in drawn
     assert len(set(drawn)) > 4
 
 
-def test_what_has_no_neighbour_of_its_size_gets_the_nearest(rng):
-    other = fig1.random_policy(policy(*["C-8"] * 5), rng, within=0.0)
-    assert [c.scheme for c in other] == ["C-7", *["C-8"] * 4]
+@pytest.mark.parametrize("scheme", ["B-1", "C-8"])
+def test_beside_a_policy_that_is_alone_of_its_size_stands_the_policy_itself(rng, scheme):
+    own = policy(*[scheme] * 5)
+    assert fig1.random_policy(own, rng, within=0.0) == own
 
 
 def test_between_uniform_widths_accuracy_lies_on_a_line_in_the_logarithm():
