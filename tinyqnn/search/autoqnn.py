@@ -21,11 +21,12 @@ from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module
 from tinyqnn.quant import scheme
+from tinyqnn.search.courses import draw_probabilities, draw_widths, layers_of
 from tinyqnn.search.learned import widths_of
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy
-from tinyqnn.search.qpl import PrecisionSearch, draw_widths, qpl
-from tinyqnn.search.qss import Candidates, SchemeSearch, candidates_by_role, default_candidates, draw_course, qss
+from tinyqnn.search.qpl import PrecisionSearch, qpl
+from tinyqnn.search.qss import Candidates, SchemeSearch, candidates_by_role, default_candidates, qss
 from tinyqnn.search.targets import Target, reach
 from tinyqnn.train import History
 
@@ -66,9 +67,9 @@ class AutoQNN(Policy):
         with picture.look():
             figure = picture.figure(10, 5 + 2.2 * rows)
             top, bottom = figure.subfigures(2, 1, height_ratios=[1 + 2.2 * rows, 4])
-            draw_course(top, self.schemes.course)
+            draw_probabilities(top, self.schemes.course)
             if self.precision is not None:
-                draw_widths(bottom, self.precision, self.precision.course)
+                draw_widths(bottom, layers_of(self.precision), self.precision.course)
             picture.save(figure, path)
 
 

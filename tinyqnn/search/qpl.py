@@ -23,6 +23,7 @@ from tinyqnn.graph import GraphModule, average_bits
 from tinyqnn.graph.generate import not_negative
 from tinyqnn.nn import Module
 from tinyqnn.optim import Adam
+from tinyqnn.search.courses import draw_widths, layers_of
 from tinyqnn.search.learned import LearnedBits, learnable, rounded
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy, start_averages
@@ -54,7 +55,7 @@ class PrecisionSearch(Policy):
 
     def draw(self, figure: Any) -> None:
         """The widths over the epochs, weights beside activations."""
-        draw_widths(figure, self, self.course)
+        draw_widths(figure, layers_of(self), self.course)
 
     def save_picture(self, path: PathLike) -> None:
         """The course as a PNG file; one that is there is replaced."""
@@ -257,21 +258,3 @@ def put_learned(network: GraphModule, roles: Sequence[str]) -> dict[str, Learned
             slot.put(found[slot.name])
             found[slot.name].train(network.training)
     return found
-
-
-def draw_widths(figure: Any, policy: Policy, course: Sequence[Mapping[str, float]]) -> None:
-    """Widths over the epochs, one line a vertex, and the average by elements in black."""
-    if not course:
-        raise ValueError("there is no course to draw: no search was run")
-    for axes, role in zip(figure.subplots(1, 2, sharey=True), ROLES):
-        choices = [choice for choice in policy.of_role(role) if choice.vertex in course[0]]
-        for number, choice in enumerate(choices):
-            look = picture.line(number + 1)
-            axes.plot([point[choice.vertex] for point in course], **look, markersize=4, label=choice.feeds)
-        sizes = [choice.elements for choice in choices]
-        mean = [average_bits([point[choice.vertex] for choice in choices], sizes) for point in course]
-        axes.plot(mean, color=picture.INK, linewidth=2.5, label="average")
-        axes.set(title=role, xlabel="epoch")
-        axes.legend(fontsize=7, ncols=2)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.axes[0].set_ylabel("bits")

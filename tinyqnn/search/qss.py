@@ -25,6 +25,7 @@ from tinyqnn.nn import Module
 from tinyqnn.nn.module import Parameter
 from tinyqnn.optim import Adam
 from tinyqnn.quant import SCHEMES, scheme
+from tinyqnn.search.courses import draw_probabilities
 from tinyqnn.search.mixture import Mixture
 from tinyqnn.search.network import fit, traced
 from tinyqnn.search.policy import ROLES, Policy
@@ -65,7 +66,7 @@ class SchemeSearch(Policy):
 
     def draw(self, figure: Any) -> None:
         """The probabilities over the epochs, a small picture for each state."""
-        draw_course(figure, self.course)
+        draw_probabilities(figure, self.course)
 
     def save_picture(self, path: PathLike) -> None:
         """The course as a PNG file; one that is there is replaced."""
@@ -265,30 +266,3 @@ def take_best(network: GraphModule) -> None:
     for slot in network.quantizers():
         if isinstance(slot.module, Mixture):
             slot.put(slot.module.best)
-
-
-def draw_course(figure: Any, course: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
-    """Probabilities over the epochs, a small picture for each state; a scheme has one colour in all of them."""
-    if not course:
-        raise ValueError("there is no course to draw: no search was run")
-    states = list(course[0])
-    letters = {name: i for i, name in enumerate(dict.fromkeys(scheme for s in states for scheme in course[0][s]))}
-    columns = min(4, len(states))
-    grid = figure.subplots(-(-len(states) // columns), columns, sharex=True, sharey=True, squeeze=False)
-    for axes, state in zip(grid.flat, states):
-        for name in course[0][state]:
-            look = picture.line(letters[name])
-            axes.plot([point[state][name] for point in course], color=look["color"], linestyle=look["linestyle"])
-        axes.set_title(state, fontsize=8)
-    for axes in list(grid.flat)[len(states) :]:
-        axes.set_visible(False)
-    grid[0, 0].set(ylim=(0, 1), xlim=(0, max(len(course) - 1, 1)))
-    for axes in grid[:, 0]:
-        axes.set_ylabel("probability")
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch")
-    handles = []
-    for name, number in letters.items():
-        look = picture.line(number)
-        handles += grid[0, 0].plot([], [], color=look["color"], linestyle=look["linestyle"], label=name)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(letters), fontsize=8, frameon=False)

@@ -12,5 +12,5 @@ Gong et al., *AutoQNN: An End-to-End Framework for Automatically Quantizing Neur
     the cost                    search_cost.py       of an epoch of search
 
 Figures 1 and 3 to 5 explain; nothing in them can be run. `_pictures.py` trains a float network once and retrains all
-policies alike, `_baselines.py` makes greedy and random ones, `_courses.py` draws how a search went.
+policies alike, `_baselines.py` makes greedy and random ones.
 """

@@ -19,9 +19,10 @@ import numpy as np
 
 from tinyqnn import graph, search
 from tinyqnn.papers.autoqnn import _pictures as pictures
-from tinyqnn.papers.autoqnn._courses import draw_bits, draw_probabilities
 from tinyqnn.papers.claims import Claim, Finding, all_of, decide
 from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.search.courses import draw_probabilities, draw_widths
+from tinyqnn.search.policy import ROLES
 
 VERSION = 2  # QPL moves widths by Adam and makes them whole by what the vertices wish
 KEEP = ("last",)
@@ -288,6 +289,12 @@ def draw(cells: list[Cell], figure: Any) -> None:
 
     first = {cell.config.method: cell for cell in reversed(cells)}
     left, right = middle.subfigures(1, 2)
-    draw_probabilities(left, first["QSS coarse"].result["course"], "coarse QSS")
-    draw_bits(right, first["QPL"].result, "QPL, target 3")
-    draw_probabilities(bottom, first["QSS fine"].result["course"], "fine QSS", columns=4, legend=True)
+    draw_probabilities(left, first["QSS coarse"].result["course"], legend=False)
+    learned = first["QPL"].result
+    layers: dict[str, list[tuple[str, str, int]]] = {role: [] for role in ROLES}
+    for vertex, role, elements in learned["layers"]:
+        layers[role].append((vertex, vertex.partition(".")[0], elements))
+    draw_widths(right, layers, learned["course"])
+    draw_probabilities(bottom, first["QSS fine"].result["course"])
+    for part, title in ((left, "coarse QSS"), (right, "QPL, target 3"), (bottom, "fine QSS")):
+        part.suptitle(title, fontsize=11)
