@@ -113,6 +113,8 @@ def test_what_is_no_sign_is_refused_among_many_rows_as_well(rng):
 @given(sizes, sizes, sizes, alphabets, alphabets, seeds)
 @example(3, 40, 5000, ("signed", 3), ("midrise", 2), 0)
 @example(9, 17, 65, ("residual", 2), ("residual", 3), 0)
+@example(1, 70, 5000, ("signed", 2), ("midrise", 6), 0)  # groups of planes against one row
+@example(2, 33, 65, ("residual", 2), ("ternary", 2), 0)
 def test_bit_serial_products_of_any_kinds_and_widths_are_exact(m, n, k, w_alphabet, x_alphabet, seed):
     rng = np.random.default_rng(seed)
     w, x = draw(rng, *w_alphabet, (n, k)), draw(rng, *x_alphabet, (m, k))
@@ -135,6 +137,19 @@ def test_products_of_bytes_are_exact(m, n, k, unsigned, masked, seed):
     w, x = rng.integers(-128, 128, (n, k)), rng.integers(low, low + 256, (m, k))
     with without_tiles(masked):
         same(Int8Gemm(w, unsigned), x, plain(x, w))
+
+
+@given(sizes, sizes, sizes, st.booleans(), seeds)
+@example(70, 20, 40_000, False, 0)  # shared out while they are packed
+def test_products_of_midrise_bytes_are_exact(m, n, k, masked, seed):
+    rng = np.random.default_rng(seed)
+    w, x = rng.integers(-128, 128, (n, k)), rng.integers(-64, 64, (m, k)).astype(np.int8)
+    with without_tiles(masked):
+        g = Int8Gemm(w, midrise=True)
+        same(g, x, plain(2 * x.astype(int) + 1, w))
+        x[-1, -1] = [64, -65][seed % 2]
+        with pytest.raises(ValueError, match="expected whole numbers from -64 to 63"):
+            g.pack(x)
 
 
 @given(sizes, sizes, sizes, st.integers(2, 4), st.booleans(), st.booleans(), seeds)

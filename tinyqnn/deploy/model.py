@@ -51,6 +51,7 @@ class Packed(Module):
         given = [layer for layer in layers if layer.op == "input"]
         self.__dict__["_names"] = [layer.name for layer in given]
         self.__dict__["_whole"] = [layer.options["whole"] for layer in given]
+        self.__dict__["_last"] = [], []  # shapes, and the lengths read from them
         self.__dict__["engine"] = Engine(layers, kept)
 
     layers: list[Layer]
@@ -60,6 +61,7 @@ class Packed(Module):
     engine: Engine
     _names: list[str]
     _whole: list[bool]
+    _last: tuple[list[tuple[int, ...]], list[int]]
 
     def forward(self, *args: Any) -> Any:
         """What the quantized model returns in evaluation mode. An input that is left out, a state, is zeros."""
@@ -106,41 +108,23 @@ class Packed(Module):
         format.save(self, path, overwrite)
 
     def _lengths(self, arrays: list[Array]) -> list[int]:
-        return self.lengths.read([array.shape for array in arrays], self._names)
+        shapes = [array.shape for array in arrays]
+        if shapes != self._last[0]:
+            self.__dict__["_last"] = shapes, self.lengths.read(shapes, self._names)
+        return self._last[1]
 
     def _read(self, args: tuple[Any, ...]) -> tuple[list[Array], Callable[[Array], Any]]:
         """The inputs as arrays, and what becomes of the outputs."""
         while len(args) > len(self.inputs) and args[-1] is None:
             args = args[:-1]
         args += (None,) * (len(self.inputs) - len(args)) if args else ()
-        given: list[tuple[Any, Any]] = []
-
-        def take(want: Any, got: Any, name: str) -> None:
-            if got is None and any(isinstance(leaf, Input) for leaf in leaves(want)):
-                given.extend((leaf.number, None) for leaf in leaves(want) if isinstance(leaf, Input))
-            elif isinstance(want, Input):
-                if not isinstance(got, (Tensor, np.ndarray)):
-                    raise TypeError(f"input {name} is an array or a Tensor, got {type(got).__name__}")
-                given.append((want.number, got))
-            elif isinstance(want, (tuple, list)):
-                if not isinstance(got, (tuple, list)) or len(got) != len(want):
-                    raise TypeError(f"input {name} is {len(want)} things, got {type(got).__name__}")
-                for index, pair in enumerate(zip(want, got)):
-                    take(*pair, f"{name}.{index}")
-            elif isinstance(want, dict):
-                if not isinstance(got, dict) or got.keys() != want.keys():
-                    raise TypeError(f"input {name} is a dictionary of {sorted(want)}, got {type(got).__name__}")
-                for key in want:
-                    take(want[key], got[key], f"{name}.{key}")
-            elif isinstance(got, (Tensor, np.ndarray)) or want != got:
-                raise ValueError(f"input {name} was {want!r} when the graph was traced; pack from such an example")
-
         if len(args) != len(self.inputs):
             raise TypeError(f"the model takes {len(self.inputs)} inputs, got {len(args)}")
+        given: list[Any] = [None] * len(self._names)
         for index, (want, got) in enumerate(zip(self.inputs, args)):
-            take(want, got, str(index))
-        tensors = any(isinstance(got, Tensor) for _, got in given)
-        found = [got.data if isinstance(got, Tensor) else got for _, got in sorted(given, key=lambda pair: pair[0])]
+            _take(want, got, given, (index,))
+        tensors = any(isinstance(got, Tensor) for got in given)
+        found = [got.data if isinstance(got, Tensor) else got for got in given]
         arrays = [_checked(a, w) for a, w in zip(self._filled(found), self._whole)]
         return arrays, Tensor if tensors else lambda array: array
 
@@ -193,6 +177,32 @@ def pack(model: GraphModule, example: Any = None, exact: bool = False) -> Packed
 def _found(values: dict[str, Any], port: Port) -> Array:
     found = values[port.vertex]
     return found[port.output] if isinstance(found, tuple) else found
+
+
+def _take(want: Any, got: Any, given: list[Any], place: tuple[Any, ...]) -> None:
+    """Put the arrays of an argument where the inputs of its tree say; an input that is left out stays None."""
+    if isinstance(want, Input) and isinstance(got, (Tensor, np.ndarray)):
+        given[want.number] = got
+    elif got is None and any(isinstance(leaf, Input) for leaf in leaves(want)):
+        return
+    elif isinstance(want, Input):
+        raise TypeError(f"input {_dotted(place)} is an array or a Tensor, got {type(got).__name__}")
+    elif isinstance(want, (tuple, list)):
+        if not isinstance(got, (tuple, list)) or len(got) != len(want):
+            raise TypeError(f"input {_dotted(place)} is {len(want)} things, got {type(got).__name__}")
+        for index, pair in enumerate(zip(want, got)):
+            _take(*pair, given, (*place, index))
+    elif isinstance(want, dict):
+        if not isinstance(got, dict) or got.keys() != want.keys():
+            raise TypeError(f"input {_dotted(place)} is a dictionary of {sorted(want)}, got {type(got).__name__}")
+        for key in want:
+            _take(want[key], got[key], given, (*place, key))
+    elif isinstance(got, (Tensor, np.ndarray)) or want != got:
+        raise ValueError(f"input {_dotted(place)} was {want!r} when the graph was traced; pack from such an example")
+
+
+def _dotted(place: tuple[Any, ...]) -> str:
+    return ".".join(map(str, place))
 
 
 def _checked(array: Array, whole: bool) -> Array:

@@ -73,6 +73,7 @@ class Product:
         self._weight_is_bytes = len(_bytes(self.of_weight[0].numbers, self.of_weight[0], True)[1]) == 1
         self._both_are_signs = all(set(of[0].numbers.tolist()) == {-1, 1} for of in (self.of_weight, self.of_x))
         self._codes_have_signs = x.quantizer.alphabet.tolist() in ([-1, 0], [-1, 1])
+        self._choices: dict[tuple[bool, bool], str] = {}
         self._kernels: dict[Any, Any] = {}
         self._borders: dict[Any, Array] = {}
 
@@ -160,8 +161,14 @@ class Product:
         return _numbers(self.x, self.of_x[0], codes)
 
     def _choice(self, codes: Array) -> str:
-        """The kernel for these widths and this many rows."""
+        """The kernel for these widths and this many rows, of which it only matters whether they are few."""
         rows = codes.size // codes.shape[-1] if self.window is None else codes.size // codes.shape[1]
+        key = rows <= kernels.fastest.FEW_ROWS, kernels.use_reference()
+        if key not in self._choices:
+            self._choices[key] = self._fastest(rows)
+        return self._choices[key]
+
+    def _fastest(self, rows: int) -> str:
         if "power" in self._kinds or (self.window is not None and self.window.groups > 1):
             return "int8"
         bits, x_bits = self.weight.quantizer.bits, self.x.quantizer.bits

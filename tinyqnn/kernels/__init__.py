@@ -50,6 +50,7 @@ _SUBMODULES = frozenset(
         "binary",
         "signbits",
         "bitserial",
+        "bitrow",
         "shift",
         "equalshifts",
         "int8",

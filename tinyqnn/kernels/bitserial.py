@@ -33,12 +33,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyqnn.kernels.bitrow import multiply_rows, plan_row, row_sum, shifted
 from tinyqnn.kernels.bits import BitGemm
 from tinyqnn.kernels.count import ROWS, count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
 from tinyqnn.kernels.product import COLS, UNIT, UNITS, WIDTH, Rows, by_taps, panels
-from tinyqnn.kernels.simd import add_to_rows, apply, cyclic, multiples, offsets, popcount, put_tile, zeros
+from tinyqnn.kernels.simd import add_to_rows, apply, cyclic, multiples, offsets, put_tile, zeros
 from tinyqnn.kernels.turns import leave, take
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
@@ -113,11 +114,6 @@ class Alphabet(NamedTuple):
 
 
 @jit(forceinline=True)
-def shifted(acc, bits):
-    return acc << bits
-
-
-@jit(forceinline=True)
 def minus(acc, zero):
     return zero - acc
 
@@ -138,52 +134,32 @@ def add_pairs(acc, pairs, a, row, plane_size, walk, k0, k1, b, j, planes):
 
 
 @jit
-def _row_sum(a, place, walk, plane_size, x_planes, x_weights):
-    """Σ_k x'_k of one row: every plane's bits, counted and weighed."""
-    total = 0
-    for j in range(len(x_planes)):
-        count, base = 0, x_planes[j] * plane_size + place
-        for k in range(len(walk)):
-            count += popcount(a[base + walk[k]])
-        total += x_weights[j] * count
-    return total
-
-
-def _make_multiply(rows: int) -> Any:
-    """The loop below for tiles of `rows` rows and two vectors of columns."""
-
-    @jit
-    def multiply(
-        seat, blocks, a, places, walk, plane_size, b, planes, pairs, start, start_rows, constant, x_planes, x_weights,
-        cols, y,
-    ):  # fmt: skip
-        depth, span, block = len(walk), max(4, BLOCK // planes), take(seat)
-        while block >= 0:
-            i0, i1, j0, j1 = blocks[block]
-            terms = np.zeros(i1 - i0, np.int64)
-            if constant != 0:
-                for i in range(i0, i1):
-                    terms[i - i0] = constant * _row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
-            for k0 in range(0, depth, span):
-                k1 = min(k0 + span, depth)
-                for j in range(j0, j1, WIDTH):
-                    for i in range(i0, i1, rows):
-                        row, acc = offsets(places, i, i1 - 1, rows), zeros(b, rows, COLS)
-                        acc = add_pairs(acc, pairs, a, row, plane_size, walk, k0, k1, b, j, planes)
-                        if constant != 0 and k0 == 0:
-                            acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
-                        put_tile(
-                            acc, y, multiples(cols, i1 - 1 - i, rows), i * cols + j, j1 - j, k0 == 0, start,
-                            cyclic(i, i1 - 1, start_rows, cols, rows), j,
-                        )  # fmt: skip
-            block = take(seat)
-        leave(seat)
-
-    return multiply
-
-
-_multiply_row = _make_multiply(1)
-_multiply_tile = _make_multiply(ROWS) if ROWS > 1 else _multiply_row
+def _multiply_tile(
+    seat, blocks, a, places, walk, plane_size, b, planes, pairs, start, start_rows, constant, x_planes, x_weights, cols,
+    y,
+):  # fmt: skip
+    """Blocks of y, in tiles of ROWS rows and two vectors of columns."""
+    depth, span, block = len(walk), max(4, BLOCK // planes), take(seat)
+    while block >= 0:
+        i0, i1, j0, j1 = blocks[block]
+        terms = np.zeros(i1 - i0, np.int64)
+        if constant != 0:
+            for i in range(i0, i1):
+                terms[i - i0] = constant * row_sum(a, places[i], walk, plane_size, x_planes, x_weights)
+        for k0 in range(0, depth, span):
+            k1 = min(k0 + span, depth)
+            for j in range(j0, j1, WIDTH):
+                for i in range(i0, i1, ROWS):
+                    row, acc = offsets(places, i, i1 - 1, ROWS), zeros(b, ROWS, COLS)
+                    acc = add_pairs(acc, pairs, a, row, plane_size, walk, k0, k1, b, j, planes)
+                    if constant != 0 and k0 == 0:
+                        acc = add_to_rows(acc, terms, i - i0, i1 - 1 - i0)
+                    put_tile(
+                        acc, y, multiples(cols, i1 - 1 - i, ROWS), i * cols + j, j1 - j, k0 == 0, start,
+                        cyclic(i, i1 - 1, start_rows, cols, ROWS), j,
+                    )  # fmt: skip
+        block = take(seat)
+    leave(seat)
 
 
 def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
@@ -300,14 +276,16 @@ class BitSerialGemm(BitGemm):
         return x[part % len(x)], w[part // len(x)]
 
     def loop(self, packed: Rows, part: int) -> tuple[Callable[..., object], tuple[Any, ...], int]:
-        multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row
         planes, (w, x) = len(self.alphabet.planes), self.parts[part]
-        pairs, constant = plan_pairs(w, x), self.alphabet.constant
         x_planes, x_weights = (np.array(column, np.int64) for column in zip(*x))
         start = (self.start if packed.start is None else packed.start)[part]
         rows = packed.data, packed.places, packed.walk, packed.plane_size
-        weights = (self.panels, planes, pairs, start.reshape(-1), len(start), constant, x_planes, x_weights)
-        return multiply, (*rows, *weights), len(w) * len(x)
+        constants = start.reshape(-1), len(start), self.alphabet.constant, x_planes, x_weights
+        if packed.shape[0] > max(ROWS // 2, 1):
+            return _multiply_tile, (*rows, self.panels, planes, plan_pairs(w, x), *constants), len(w) * len(x)
+        plan, together = plan_row(w, x)
+        group = tuple(packed.plane_size * plane for plane in range(together))
+        return multiply_rows, (*rows, self.panels, planes, plan, group, x[0][0], *constants), len(w) * len(x)
 
 
 def _parts(alphabet: Alphabet) -> list[list[tuple[int, int]]]:

@@ -1,22 +1,24 @@
 """An LSTM on codes for a few rows: every step, from the state to the next, without a detour through Python.
 
 For one row the time goes into reading the weights, and into everything that a call does besides. So one call does it
-all, at every step: the state becomes codes, codes become bits, then the products of bits of `bitserial.py`, the factor,
-and the gates of `lstm.py`.
+all, at every step: the state becomes codes, codes become bits, then one row times planes of bits (`bitrow.py`), the
+factors, and the gates of `lstm.py`.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels.bitserial import BitSerialGemm, add_pairs, plan_pairs
+from tinyqnn.kernels.bitrow import multiply_row, plan_row
+from tinyqnn.kernels.bitserial import BitSerialGemm
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.lstm import advance_row
-from tinyqnn.kernels.product import COLS, WIDTH
+from tinyqnn.kernels.pack import words_of
 from tinyqnn.kernels.requantize import step_up
-from tinyqnn.kernels.simd import multiples, popcount, put_tile, test_bits, zeros
+from tinyqnn.kernels.simd import copy, popcount, test_bits
 
 __all__ = ["BitRows"]
 
@@ -39,18 +41,18 @@ class BitRows:
             raise ValueError("residual codes have a scale for each plane; use BitSerialGemm")
         g = BitSerialGemm(codes, bits, kind, x_bits, x_kind)
         (w, x), self.shape = g.parts[0], g.shape
-        self.panels, self.pairs, self.start = g.panels, plan_pairs(w, x), g.start.reshape(-1)
-        self.planes, self.constant = len(w), g.alphabet.constant
-        self.x_planes, self.x_weights = (np.array(of, np.int64) for of in (g.x_alphabet.planes, g.x_alphabet.weights))
+        plan, together = plan_row(w, x)
+        walk = np.arange(words_of(self.shape[1]))
+        group = tuple(len(walk) * plane for plane in range(together))
+        self.weights = g.panels, len(w), plan, group, walk, g.start.reshape(-1)
+        x_planes, x_weights = (np.array(of, np.int64) for of in (g.x_alphabet.planes, g.x_alphabet.weights))
+        self.x = x_planes, g.alphabet.constant * x_weights
         self.factor = np.broadcast_to(np.asarray(factor, np.float64), self.shape[:1]).copy()
 
     def __call__(self, x: Array, to: Array | None = None) -> Array:
         """The product, or `to` (M, N) with the product added to it."""
         out = np.zeros((len(x), self.shape[0]), np.float32) if to is None else to
-        _rows(
-            x.view(np.int8), self.panels, self.planes, self.pairs, self.start, self.constant, self.x_planes,
-            self.x_weights, self.factor, out,
-        )  # fmt: skip
+        _rows(x.view(np.int8), *self.weights, *self.x, self.factor, out)
         return out
 
     def steps(
@@ -68,48 +70,56 @@ class BitRows:
         """
         _steps(
             shares, unit, bias, y, c, codes.view(np.int8), from_zeros, stairs.edges[:, 0],
-            stairs.first.view(np.int8)[0], stairs.direction[0], self.panels, self.planes, self.pairs, self.start,
-            self.constant, self.x_planes, self.x_weights, self.factor,
+            stairs.first.view(np.int8)[0], stairs.direction[0], *self.weights, *self.x, self.factor,
         )  # fmt: skip
 
 
 @jit
 def _steps(
-    shares, unit, bias, y, c, codes, from_zeros, edges, first, direction, panels, planes, pairs, start, constant,
+    shares, unit, bias, y, c, codes, from_zeros, edges, first, direction, panels, planes, plan, group, walk, start,
     x_planes, x_weights, factor,
 ):  # fmt: skip
     steps, rows, size = shares.shape
-    sums, counts = np.empty((rows, size), np.float32), np.empty(size, np.int32)
+    hidden, depth = y.shape[2], len(walk)
+    octets, words = np.zeros(64 * depth, np.int8), np.empty(depth * len(x_planes), np.uint64)
+    sums, gates, counts = np.empty(size, np.int32), np.empty(size, np.float32), np.empty(hidden, np.int32)
     for t in range(steps):
         for m in range(rows):
-            line, share = sums[m], shares[t, m]
-            for j in range(size):
-                line[j] = np.float32(unit[j] * np.float64(share[j])) + bias[j]
-        if t > 0 or not from_zeros:
-            for m in range(rows):
-                step_up(y[t, m], edges, first, direction, counts, codes[t, m])
-            _rows(codes[t], panels, planes, pairs, start, constant, x_planes, x_weights, factor, sums)
-        for m in range(rows):
-            advance_row(sums[m], c[t, m], c[t + 1, m], y[t + 1, m])
+            share = shares[t, m]
+            if t > 0 or not from_zeros:
+                step_up(y[t, m], edges, first, direction, counts, octets)
+                copy(codes, (t * rows + m) * hidden, octets, 0, hidden)
+                ones = _to_words(octets, x_planes, x_weights, words)
+                multiply_row(panels, planes, plan, words, group, walk, start, sums)
+                for j in range(size):
+                    given = np.float32(unit[j] * np.float64(share[j])) + bias[j]
+                    gates[j] = given + np.float32(factor[j] * np.float64(np.int32(sums[j] + ones)))
+            else:
+                for j in range(size):
+                    gates[j] = np.float32(unit[j] * np.float64(share[j])) + bias[j]
+            advance_row(gates, c[t, m], c[t + 1, m], y[t + 1, m])
 
 
 @jit
-def _rows(x, panels, planes, pairs, start, constant, x_planes, x_weights, factor, out):
-    depth, n = -(-x.shape[1] // 64), len(start)
-    row, words = np.zeros(64 * depth, np.int8), np.empty(len(x_planes) * depth, np.uint64)
-    total, walk, first = np.empty(n, np.int32), np.arange(depth), multiples(0, 0, 1)
+def _rows(x, panels, planes, plan, group, walk, start, x_planes, x_weights, factor, out):
+    depth, sums = len(walk), np.empty(len(start), np.int32)
+    octets, words = np.zeros(64 * depth, np.int8), np.empty(depth * len(x_planes), np.uint64)
     for m in range(len(x)):
-        row[: x.shape[1]] = x[m]
-        ones = 0
-        for j in range(len(x_planes)):
-            for k in range(depth):
-                word = test_bits(row, 64 * k, x_planes[j])
-                words[j * depth + k] = word
-                ones += x_weights[j] * np.int64(popcount(word))
-        ones *= constant
-        for j in range(0, n, WIDTH):
-            acc = add_pairs(zeros(panels, 1, COLS), pairs, words, first, depth, walk, 0, depth, panels, j, planes)
-            put_tile(acc, total, first, j, n - j, True, start, first, j)
+        octets[: x.shape[1]] = x[m]
+        ones = _to_words(octets, x_planes, x_weights, words)
+        multiply_row(panels, planes, plan, words, group, walk, start, sums)
         line = out[m]
-        for o in range(n):
-            line[o] += np.float32(factor[o] * np.float64(np.int32(total[o] + ones)))
+        for j in range(len(sums)):
+            line[j] += np.float32(factor[j] * np.float64(np.int32(sums[j] + ones)))
+
+
+@jit
+def _to_words(octets, planes, weights, words):
+    """The planes of codes, one behind the other; returns the weighted number of their bits."""
+    depth, total = len(octets) // 64, 0
+    for j in range(len(planes)):
+        for k in range(depth):
+            word = test_bits(octets, 64 * k, planes[j])
+            words[j * depth + k] = word
+            total += weights[j] * np.int64(popcount(word))
+    return total

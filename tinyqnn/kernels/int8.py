@@ -92,6 +92,19 @@ def _place(first, last, x, count, targets, data):
         copy(data, 4 * targets[r], x, r * count, count)
 
 
+@jit
+def _place_doubled(first, last, x, count, low, high, targets, data):
+    """The same with 2·x + 1; returns whether all x are from `low` to `high`."""
+    least = most = np.int8(0)
+    for r in range(first, last):
+        row, o = x[r * count : (r + 1) * count], 4 * targets[r]
+        there = data[o : o + count]
+        for k in range(count):
+            least, most = min(least, row[k]), max(most, row[k])
+            there[k] = np.int8(2) * row[k] + np.int8(1)
+    return low <= least and most <= high
+
+
 class Int8Gemm(IntegerGemm):
     """`x · wᵀ` for bytes: `w` (N, K), −128 … 127, packed once; `x` (M, K), −128 … 127, or 0 … 255 with `unsigned`.
 
@@ -148,13 +161,15 @@ class Int8Gemm(IntegerGemm):
         x = self._matrix(x)
         if not self.compiled:
             return Rows(x.shape, self.numbers(x))
-        octets = self.octets(x)
         (m, k), depth = x.shape, fours(x.shape[1])
         if self.tiles:
             stride = -(-k // tiles.STEP) * tiles.STEP // 4
-            places = np.arange(m) * stride
-            data = self._placed(octets, places, tiled.aligned_bytes(4 * stride * m))
-            return Rows(x.shape, data, places, self._walk)
+            places, data = np.arange(0, m * stride, stride), tiled.aligned_bytes(4 * stride * m)
+            if self.midrise and x.dtype == np.int8:
+                self._placed_doubled(x, places, data)
+                return Rows(x.shape, data.view(np.int32), places, self._walk)
+            return Rows(x.shape, self._placed(self.octets(x), places, data), places, self._walk)
+        octets = self.octets(x)
         data = np.ascontiguousarray(octets)
         if depth > k:
             data = np.zeros((m, depth), np.uint8)
@@ -213,6 +228,17 @@ class Int8Gemm(IntegerGemm):
         body = lambda first, last: _place(first, last, flat, size, targets, rows)  # noqa: E731
         run(body, count, None if octets.size > COPY_PAYS else max(count, 1))
         return data.view(np.int32)
+
+    def _placed_doubled(self, codes: Array, targets: Array, data: Array) -> None:
+        """2·code + 1 for int8 codes (R, C) at group `targets[r]` of data."""
+        (count, size), flat, good = codes.shape, np.ascontiguousarray(codes).reshape(-1), []
+
+        def body(first: int, last: int) -> None:
+            good.append(_place_doubled(first, last, flat, size, self.low, self.high, targets, data))
+
+        run(body, count, None if codes.size > COPY_PAYS else max(count, 1))
+        if not all(good):
+            as_bytes(codes, self.low, self.high, "activations")  # raises
 
     def start_table(self, missing: Array | None) -> Array:
         """Behind a border lies `zero`, so that nothing is missing."""

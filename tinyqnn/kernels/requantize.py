@@ -18,7 +18,7 @@ import numpy as np
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.jit import jit, run
 
-__all__ = ["Stairs", "affine", "max_codes", "staircase"]
+__all__ = ["Stairs", "affine", "max_codes", "one_staircase", "staircase"]
 
 Array = np.ndarray
 
@@ -50,15 +50,9 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
     if use_reference():
         counts = (x >= edges[:, None, :]).sum(axis=0)  # (E, P, C) -> (P, C)
         return (first + direction * counts).astype(first.dtype)
-    y = np.empty(x.shape, first.dtype)
     if columns == 1:
-        source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1).view(np.int8)
-        one = edges[:, 0], first.view(np.int8)[0], direction[0]
-        if x.size <= CHUNK:
-            _stairs(source, 0, x.size, *one, target)
-        else:
-            run(lambda i, j: _stairs(source, i, j, *one, target), x.size, CHUNK)
-        return y
+        return one_staircase(x, edges[:, 0], first, direction)
+    y = np.empty(x.shape, first.dtype)
     repeat = -(-SPAN // columns)
     span = repeat * columns
     chunk = max(CHUNK // span, 1) * span
@@ -70,6 +64,24 @@ def staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
         walk(source, i * chunk, min(j * chunk, x.size), *tables, target)
 
     run(body, -(-x.size // chunk), 1)
+    return y
+
+
+def one_staircase(x: Array, edges: Array, first: Array, direction: Array) -> Array:
+    """The codes of x, of any shape, on one staircase: edges (E,) of x's dtype, first and direction (1,).
+
+    >>> one_staircase(np.array([[-3, 9]]), np.array([0, 5]), np.zeros(1, np.int8), np.ones(1, np.int8)).tolist()
+    [[0, 2]]
+    """
+    if use_reference():
+        return (first + direction * (x[..., None] >= edges).sum(-1)).astype(first.dtype)
+    y = np.empty(x.shape, first.dtype)
+    source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1).view(np.int8)
+    one = edges, first.view(np.int8)[0], direction[0]
+    if x.size <= CHUNK:
+        _stairs(source, 0, x.size, *one, target)
+    else:
+        run(lambda i, j: _stairs(source, i, j, *one, target), x.size, CHUNK)
     return y
 
 
