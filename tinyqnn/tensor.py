@@ -119,6 +119,9 @@ class Node:
     __slots__ = ("dtype", "edges", "function", "grads", "needs_input_grad", "number", "saved", "shapes")
 
     _count = itertools.count()
+    shapes: tuple[tuple[int, ...], ...]  # of the outputs; these three are known when there are outputs
+    dtype: np.dtype
+    grads: list[Array | None]
 
     def __init__(self, function: type[Function], needs_input_grad: tuple[bool, ...]) -> None:
         self.function = function
@@ -126,9 +129,6 @@ class Node:
         self.needs_input_grad = needs_input_grad
         self.saved: tuple[Any, ...] = ()
         self.edges: tuple[Tensor | tuple[Node, int] | None, ...] | None = None
-        self.shapes: tuple[tuple[int, ...], ...] = ()
-        self.dtype = np.dtype(np.float32)
-        self.grads: list[Array | None] = []
 
     def save(self, *values: Any) -> None:
         """Keep `values` for the derivative, which finds them in `ctx.saved`."""
@@ -190,11 +190,11 @@ class Function:
         if True in needs:
             node.edges = tuple([(arg._node or arg) if need else None for arg, need in zip(args, needs)])
             node.shapes = tuple([output.data.shape for output in outputs])
-            node.grads = [None] * len(outputs)
+            node.grads, node.dtype = [None] * len(outputs), _FLOAT32
             for index, output in enumerate(outputs):
-                if output.data.dtype.kind == "f":
-                    output.requires_grad, output._node = True, (node, index)
-                    node.dtype = output.data.dtype
+                dtype = output.data.dtype
+                if dtype.kind == "f":
+                    output.requires_grad, output._node, node.dtype = True, (node, index), dtype
         if _State.observers:
             seconds = time.perf_counter() - start
             for observer in _State.observers:
@@ -212,6 +212,7 @@ def _wrap(array: Any) -> Tensor:
 
 
 _USUAL = "fd?bBhHiIlLqQ"
+_FLOAT32 = np.dtype(np.float32)
 
 
 def _run_backward(root: Node) -> None:

@@ -553,6 +553,20 @@ OPS = [
         lambda torch, x, w, b: torch.nn.functional.linear(x, w, b),
     ),
     Op(
+        "linear_relu",
+        F.linear_relu,
+        normal((2, 3), (4, 3), (4,)),
+        lambda x, w, b: np.maximum(slow_matmul(x, w.T) + b, 0),
+        lambda torch, x, w, b: torch.relu(torch.nn.functional.linear(x, w, b)),
+    ),
+    Op(
+        "linear_relu sequence",
+        F.linear_relu,
+        normal((2, 2, 3), (4, 3)),
+        lambda x, w: np.maximum(slow_matmul(x, w.T), 0),
+        lambda torch, x, w: torch.relu(torch.nn.functional.linear(x, w)),
+    ),
+    Op(
         "linear without bias",
         F.linear,
         normal((2, 3), (4, 3)),

@@ -120,6 +120,19 @@ def test_a_linear_layers_gradients_equal_their_float64_twins(rng, rows, n_out, n
     assert gemm.linear_grad(g, x, w, need_w=False)[1] is None
 
 
+@pytest.mark.parametrize(("rows", "n_out", "n_in"), [(100, 128, 128), (7, 2, 33), (600, 5, 16), (3, 40, 1), (0, 4, 3)])
+def test_a_layer_with_its_relu_gives_the_same_bits_in_one_call_and_in_parts(rng, rows, n_out, n_in):
+    x, w, g = (operand(rng, *shape, "contiguous") for shape in ((rows, n_in), (n_out, n_in), (rows, n_out)))
+    bias = rng.standard_normal(n_out).astype(np.float32)
+    x[:1], bias[:2] = np.nan, 0
+    plain, y = gemm.linear(x, w, bias), gemm.linear(x, w, bias, relu=True)
+    np.testing.assert_array_equal(plain, gemm.matmul(x, w.T, bias))
+    np.testing.assert_array_equal(y, np.maximum(plain, 0))
+    x[:1] = 0
+    for got, wanted in zip(gemm.linear_grad(g, x, w, y), gemm.linear_grad(np.where(y > 0, g, 0), x, w)):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_a_packed_factor_serves_float64_as_well(rng):
     a, b = rng.standard_normal((5, 40)), rng.standard_normal((40, 30)).astype(np.float32)
     y = gemm.matmul(a, gemm.packed(b))

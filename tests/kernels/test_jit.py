@@ -87,6 +87,20 @@ def test_a_kernel_compiles_where_no_cache_folder_can_be_written(monkeypatch):
     assert [options.get("cache", False) for options in calls[:2]] == [True, False]
 
 
+@pytest.mark.skipif(use_reference(), reason="nothing is compiled")
+def test_whatever_literals_kernels_give_one_another_they_are_compiled_once():
+    @jit.jit
+    def power(x, exponent, minus):
+        return -(x**exponent) if minus else x**exponent
+
+    @jit.jit
+    def polynomial(x, exponent):
+        return power(x, 2, True) + power(x, 3, minus=False) + power(x, exponent, False)
+
+    assert polynomial(2.0, 4) == -4 + 8 + 16
+    assert len(power.signatures) == 1
+
+
 @pytest.mark.skipif(use_reference(), reason="nothing is cached where nothing is compiled")
 def test_a_change_in_a_neighbouring_file_makes_the_cache_stale(tmp_path):
     """Numba looks at the kernel's own file only; the decorator adds the folder's files."""

@@ -217,16 +217,33 @@ class TestModes:
         for whole, part in zip(*found, strict=True):
             np.testing.assert_array_equal(whole, part)
 
-    def test_sequential_joins_a_norm_with_its_relu_and_nothing_else(self, rng):
+    @pytest.mark.parametrize("relu", [nn.ReLU(), F.relu])
+    @pytest.mark.parametrize("shape", [(5, 3), (2, 40, 3)])
+    def test_linear_and_relu_give_the_same_bits_as_one_operation_and_as_two(self, shape, relu, rng):
+        x, found = rng.normal(size=shape).astype(np.float32), []
+        grad = rng.normal(size=(*shape[:-1], 7)).astype(np.float32)
+        for parts in (False, True):
+            layer, leaf = nn.Linear(3, 7, rng=np.random.default_rng(0)), Tensor(x, requires_grad=True)
+            with Names(parts) as seen:
+                y = nn.linear_relu(layer, relu, leaf)
+            y.backward(grad)
+            assert seen.names == (["Linear", "ReLU"] if parts else ["LinearReLU"])
+            found.append([y.data, leaf.grad, layer.weight.grad, layer.bias.grad])
+        for whole, part in zip(*found, strict=True):
+            np.testing.assert_array_equal(whole, part)
+
+    def test_sequential_joins_a_norm_or_a_linear_layer_with_its_relu_and_nothing_else(self, rng):
         class Louder(nn.ReLU):
             def forward(self, x):
                 return super().forward(x) * 2
 
         layers = [nn.BatchNorm1d(3), nn.ReLU(), nn.ReLU(), nn.BatchNorm1d(3), Louder(), nn.BatchNorm1d(3)]
+        layers += [nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), Louder(), nn.Linear(3, 3)]
         x = Tensor(rng.normal(size=(5, 3)))
         with Names(parts=False) as seen:
             y = nn.Sequential(*layers)(x)
-        assert seen.names == ["BatchNormReLU", "ReLU", "BatchNorm", "ReLU", "Mul", "BatchNorm"]
+        assert seen.names[:6] == ["BatchNormReLU", "ReLU", "BatchNorm", "ReLU", "Mul", "BatchNorm"]
+        assert seen.names[6:] == ["LinearReLU", "Linear", "ReLU", "Mul", "Linear"]
         for layer in layers:
             x = layer(x)
         np.testing.assert_array_equal(y.data, x.data)

@@ -12,7 +12,7 @@ from tinyqnn.functional.activation import (
     softmax,
     tanh,
 )
-from tinyqnn.functional.conv import conv2d, linear
+from tinyqnn.functional.conv import conv2d, linear, linear_relu
 from tinyqnn.functional.dropout import dropout
 from tinyqnn.functional.embedding import embedding
 from tinyqnn.functional.loss import cross_entropy, mse_loss
@@ -37,6 +37,7 @@ __all__ = [
     "flatten",
     "gumbel_softmax",
     "linear",
+    "linear_relu",
     "log",
     "log_softmax",
     "lstm",

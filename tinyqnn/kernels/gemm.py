@@ -9,7 +9,8 @@ read where it is if its rows lie in memory as rows of whole vectors. Where the p
 products are theirs, see `thirdgemm.py`.
 
     matmul(a, b, bias)              a @ b + bias: packs b and multiplies, on all threads where that pays
-    linear_grad(g, x, w)            the three gradients of x @ w.T + bias
+    linear(x, w, bias)              x @ w.T + bias, and max(…, 0) in the same call
+    linear_grad(g, x, w)            its three gradients
     p = pack(b);  matmul(a, p)      b packed once for many products, as an LSTM's weights are for all time steps
 
 The reading copy is one line of NumPy in `reference.py`; it also does the work in float64.
@@ -338,19 +339,62 @@ def matmul(
     return out
 
 
+def _fits(*arrays: np.ndarray, rows: int, n_out: int, n_in: int) -> bool:
+    """Is a linear layer so small that it is done in one compiled call?"""
+    if rows > SMALL_DEPTH or n_out > SMALL_DEPTH or n_in > SMALL_DEPTH or not 0 < rows * n_out * n_in < SMALL:
+        return False
+    for array in arrays:
+        if array.dtype != np.float32 or not array.flags.c_contiguous:
+            return False
+    return not use_reference()
+
+
+@jit
+def _linear(x, w, bias, rows, n_out, n_in, relu, packed, y):
+    """The layer in one call."""
+    one = np.int64(1)
+    _multiply_small(x, n_in, one, rows, n_in, w, one, n_in, n_out, packed, bias, y)
+    if relu:
+        for i in range(len(y)):
+            y[i] = np.float32(0) if y[i] <= 0 else y[i]  # NaN stays NaN
+
+
+def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
+    """x @ w.T + bias, or the larger of that and 0, with x (n, in) and w (out, in): (n, out).
+
+    >>> linear(np.ones((1, 3)), np.array([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]]), relu=True).tolist()
+    [[3.0, 0.0]]
+    """
+    rows, (n_out, n_in) = len(x), w.shape
+    if not _fits(x, w, rows=rows, n_out=n_out, n_in=n_in):
+        y = matmul(x, w.T, bias)
+        return np.maximum(y, 0, out=y) if relu else y
+    y = np.empty((rows, n_out), np.float32)
+    bias = np.zeros(n_out, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
+    packed = scratch(n_in * _round_up(n_out))
+    _linear(x.reshape(-1), w.reshape(-1), bias, rows, n_out, n_in, relu, packed, y.reshape(-1))
+    return y
+
+
 @jit
 def _column_sums(first, last, g, n_out, gb):
     """gb[j] = Σ_i g[i, j] for columns first … last."""
-    gb[first:last] = 0.0
+    sums = gb[first:last]
+    sums[:] = 0.0
     for row in range(0, len(g), n_out):
-        for j in range(first, last):
-            gb[j] += g[row + j]
+        line = g[row + first : row + last]
+        for j in range(len(sums)):
+            sums[j] += line[j]
 
 
 @jit
-def _linear_grad(g, x, w, rows, n_out, n_in, packed, gx, gw, gb):
-    """The three gradients in one call; gx is left out if there is no room for it."""
+def _linear_grad(g, y, kept, x, w, rows, n_out, n_in, packed, gx, gw, gb):
+    """The three gradients in one call; gx is left out if there is no room for it. Of g is `kept` what y > 0 passes."""
     zeros, one = np.zeros(n_in, np.float32), np.int64(1)
+    if len(y):
+        for i in range(len(y)):
+            kept[i] = g[i] if y[i] > 0 else np.float32(0)
+        g = kept
     if len(gx):
         _multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, gx)
     _multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, gw)
@@ -358,24 +402,35 @@ def _linear_grad(g, x, w, rows, n_out, n_in, packed, gx, gw, gb):
 
 
 def linear_grad(
-    g: np.ndarray, x: np.ndarray, w: np.ndarray, need_x: bool = True, need_w: bool = True
+    g: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    y: np.ndarray | None = None,
+    need_x: bool = True,
+    need_w: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
-    """Gradients of y = x @ w.T + bias from g (n, out), with x (n, in) and w (out, in): g @ w, g.T @ x and Σ g.
+    """Gradients of `linear` from g (n, out), with x (n, in) and w (out, in): g @ w, g.T @ x and Σ g.
+
+    y   its result, if that was with `relu`: g counts where y > 0
 
     >>> gx, gw, gb = linear_grad(np.ones((3, 1)), np.ones((3, 2)), np.ones((1, 2)))
     >>> gx.tolist(), gw.tolist(), gb.tolist()
     ([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[3.0, 3.0]], [3.0])
     """
     rows, (n_out, n_in) = len(g), w.shape
-    usual = g.dtype == x.dtype == w.dtype == np.float32 and g.flags.c_contiguous and x.flags.c_contiguous
-    if not (usual and w.flags.c_contiguous) or use_reference() or rows * n_out * n_in == 0:
-        return matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None, g.sum(axis=0)
-    gb, flat_g = np.empty(n_out, np.float32), g.reshape(-1)
-    if not need_w or rows > SMALL_DEPTH or n_out > SMALL_DEPTH or rows * n_out * n_in >= SMALL:
+    if not need_w or not _fits(g, x, w, rows=rows, n_out=n_out, n_in=n_in):
+        g = g if y is None else np.where(y > 0, g, 0)
         gx, gw = matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None
+        if g.dtype != np.float32 or not g.flags.c_contiguous or use_reference():
+            return gx, gw, g.sum(axis=0)
+        gb, flat_g = np.empty(n_out, np.float32), g.reshape(-1)
         run(lambda first, last: _column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))
         return gx, gw, gb
-    gx, gw = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w)
+    gx, gw, gb = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w), np.empty(n_out, np.float32)
     packed = scratch(0 if n_in % LANES == 0 else max(rows, n_out) * _round_up(n_in))
-    _linear_grad(flat_g, x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed, gx.reshape(-1), gw.reshape(-1), gb)
+    result, kept = (y.reshape(-1), scratch(y.size, slot=1)) if y is not None else (gb[:0], gb)
+    _linear_grad(
+        g.reshape(-1), result, kept, x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed,
+        gx.reshape(-1), gw.reshape(-1), gb,
+    )  # fmt: skip
     return gx if need_x else None, gw, gb

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numba.core.types import unliteral
 
 from tinyqnn.kernels import turns
 from tinyqnn.kernels.memory import keep_freed_memory
@@ -50,7 +51,8 @@ def jit(function: Function | None = None, **options: Any) -> Any:
 
     Where the cache folder cannot be written to, the kernel is compiled anew by each process. Numba recompiles when the
     function's own file changed, not when a function it calls did, so the cache entry is stamped with all of this
-    folder's files.
+    folder's files. What nobody asks for is not compiled: no entrance for C, none for Python to a part that is inlined
+    by force, and no version of its own for every literal that kernels give one another.
 
     >>> @jit
     ... def double(x):
@@ -60,11 +62,17 @@ def jit(function: Function | None = None, **options: Any) -> Any:
     """
     if function is None:
         return lambda f: jit(f, **options)
-    options = {"nogil": True, **options}
+    inner = options.get("forceinline", False)
+    options = {"nogil": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": inner, **options}
     try:
         compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function …: no locator available for file …"
-        return numba.njit(**options)(function)
+        compiled = numba.njit(**options)(function)
+    if hasattr(compiled, "get_call_template"):
+        resolve = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: resolve(
+            [unliteral(kind) for kind in args], {name: unliteral(kind) for name, kind in kws.items()}
+        )
     cache_file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _folder_stamp())

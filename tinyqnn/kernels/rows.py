@@ -27,7 +27,8 @@ def _largest(row, tops):
         for j in range(0, whole, TOGETHER):
             for k in range(TOGETHER):
                 tops[k] = row[j + k] if row[j + k] > tops[k] else tops[k]
-        top = tops.max()
+        for k in range(TOGETHER):
+            top = tops[k] if tops[k] > top else top
     for j in range(whole, len(row)):
         top = row[j] if row[j] > top else top
     return top

@@ -19,7 +19,10 @@ takes the ordinary way.
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -163,113 +166,117 @@ def pack_panel(x, start, across, along, rows, depth, left, space, to, step, thir
     return is_finite(marks)
 
 
-# A word that takes addresses: with arrays for arguments Numba would count references at each call.
+# The words below are sequences of the processor's own: Numba would take its time over as many calls of single ones.
+
+HIGH, MIDDLE, LOW = range(3)
+# The six products, a third of x times a third of w, in the orders in which fewest tiles are loaded twice.
+ORDER = ((HIGH, LOW), (HIGH, MIDDLE), (MIDDLE, MIDDLE), (MIDDLE, HIGH), (LOW, HIGH), (HIGH, HIGH))
+ORDER_OF_THREE = ((HIGH, LOW), (HIGH, MIDDLE), (HIGH, HIGH), (MIDDLE, MIDDLE), (MIDDLE, HIGH), (LOW, HIGH))
 
 
-@jit(forceinline=True)
-def dot(x0, x1, stride, x_third, walk, w0, w1, w_third, w_step, steps, spare):
+class _Factor(NamedTuple):
+    """Panels of a factor at one step; places and distances are addresses and bytes, in code.
+
+    tiles     which tiles hold the panels' high thirds, which their middle and which their low ones
+    places    where each panel lies
+    third     from a third to the next
+    row       from a row of a tile to the next
+    """
+
+    tiles: tuple[tuple[int, ...], ...]
+    places: list[Any]
+    third: Any
+    row: Any
+
+
+def _six_products(builder: Any, order: tuple[tuple[int, int], ...], x: _Factor, w: _Factor, x_is_left: bool) -> None:
+    """Tiles 0, 1, … += each panel of x · each panel of w: hh + (hm + mh) + (mm + hl + lh), in the given order."""
+    held: dict[int, int] = {}
+    for pair in order:
+        for factor, third in zip((x, w), pair):
+            for tile, place in zip(factor.tiles[third], factor.places):
+                if held.get(tile) != third:
+                    here = builder.add(place, builder.mul(factor.third, factor.third.type(third)))
+                    tiles._emit(builder, f"tileloadd ($0,$1,1), %tmm{tile}", here, factor.row)
+                    held[tile] = third
+        for c, (a, b) in enumerate(product(x.tiles[pair[0]], w.tiles[pair[1]])):
+            left, right = (a, b) if x_is_left else (b, a)
+            tiles._emit(builder, f"tdpbf16ps %tmm{right}, %tmm{left}, %tmm{c}")
+
+
+@contextmanager
+def _each_step(builder: Any, walk: Any, w_step: Any, steps: Any, spare: Any) -> Iterator[tuple[Any, Any]]:
+    """Code inside runs for each step, and is given how far it is from the first, in x and in w.
+
+    After some 2,000 ticks of its clock without a store the processor takes 700 more to store a tile; so one is stored
+    to `spare`, 1024 bytes that nobody reads, while there is still work to do.
+    """
+    with cgutils.for_range(builder, steps, intp=steps.type) as loop:
+        table = builder.inttoptr(walk, steps.type.as_pointer())
+        yield builder.load(builder.gep(table, [loop.index])), builder.mul(loop.index, w_step)
+        with builder.if_then(builder.icmp_signed("==", loop.index, builder.sub(steps, steps.type(4)))):
+            tiles._emit(builder, "tilestored %tmm6, ($0,$1,1)", spare, steps.type(64))
+
+
+@intrinsic
+def dot(typingctx: Any, x0: Any, x1: Any, stride: Any, x_third: Any, walk: Any, w0: Any, w1: Any, w_third: Any,
+        w_step: Any, steps: Any, spare: Any) -> Any:  # fmt: skip
     """Tiles 0 … 3 += panels (x0, x1) · panels (w0, w1), row by row, over `steps` steps.
 
     A tile of x has its rows `stride` bytes apart, its thirds `x_third` bytes, its steps where the table `walk` says;
-    one of w has its thirds `w_third` bytes apart and its steps `w_step`. The six products come in the order in which
-    fewest tiles are loaded twice. After some 2,000 ticks of its clock without a store the processor takes 700 more to
-    store a tile; so one is stored to `spare`, 1024 bytes that nobody reads, while there is still work to do.
+    one of w has its thirds `w_third` bytes apart and its steps `w_step`.
     """
-    for s in range(steps):
-        at, to = tiles.whole(walk + 8 * s), s * w_step
-        a0, a1, b0, b1 = x0 + at, x1 + at, w0 + to, w1 + to
-        tiles.load(4, a0, stride)
-        tiles.load(5, a1, stride)
-        tiles.load(6, b0 + 2 * w_third, 64)
-        tiles.load(7, b1 + 2 * w_third, 64)
-        four_dots()  # high · low
-        tiles.load(6, b0 + w_third, 64)
-        tiles.load(7, b1 + w_third, 64)
-        four_dots()  # high · middle
-        tiles.load(4, a0 + x_third, stride)
-        tiles.load(5, a1 + x_third, stride)
-        four_dots()  # middle · middle
-        tiles.load(6, b0, 64)
-        tiles.load(7, b1, 64)
-        four_dots()  # middle · high
-        tiles.load(4, a0 + 2 * x_third, stride)
-        tiles.load(5, a1 + 2 * x_third, stride)
-        four_dots()  # low · high
-        tiles.load(4, a0, stride)
-        tiles.load(5, a1, stride)
-        four_dots()  # high · high
-        if s == steps - 4:
-            tiles.store(6, spare, 64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x0, x1, stride, x_third, walk, w0, w1, w_third, w_step, steps, spare = args
+        with _each_step(builder, walk, w_step, steps, spare) as (at, to):
+            x = _Factor(3 * ((4, 5),), [builder.add(panel, at) for panel in (x0, x1)], x_third, stride)
+            w = _Factor(3 * ((6, 7),), [builder.add(panel, to) for panel in (w0, w1)], w_third, stride.type(64))
+            _six_products(builder, ORDER, x, w, True)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 11), codegen
 
 
-@jit(forceinline=True)
-def dot_three(x0, x1, x2, stride, x_third, walk, w, w_third, w_step, steps, spare, x_is_left):
+@intrinsic(prefer_literal=True)
+def dot_three(typingctx: Any, x0: Any, x1: Any, x2: Any, stride: Any, x_third: Any, walk: Any, w: Any, w_third: Any,
+              w_step: Any, steps: Any, spare: Any, x_is_left: Any) -> Any:  # fmt: skip
     """Tiles 0 … 2 += panels (x0, x1, x2) · panel w; or, if x is not the left factor, panel w · (x0, x1, x2)."""
-    for s in range(steps):
-        at, to = tiles.whole(walk + 8 * s), w + s * w_step
-        a0, a1, a2 = x0 + at, x1 + at, x2 + at
-        three_loads(a0, a1, a2, stride)
-        tiles.load(6, to + 2 * w_third, 64)
-        three_dots(6, x_is_left)  # high · low
-        tiles.load(7, to + w_third, 64)
-        three_dots(7, x_is_left)  # high · middle
-        tiles.load(6, to, 64)
-        three_dots(6, x_is_left)  # high · high
-        three_loads(a0 + x_third, a1 + x_third, a2 + x_third, stride)
-        three_dots(7, x_is_left)  # middle · middle
-        three_dots(6, x_is_left)  # middle · high
-        three_loads(a0 + 2 * x_third, a1 + 2 * x_third, a2 + 2 * x_third, stride)
-        three_dots(6, x_is_left)  # low · high
-        if s == steps - 4:
-            tiles.store(6, spare, 64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x0, x1, x2, stride, x_third, walk, w, w_third, w_step, steps, spare, _ = args
+        with _each_step(builder, walk, w_step, steps, spare) as (at, to):
+            x_ = _Factor(3 * ((3, 4, 5),), [builder.add(panel, at) for panel in (x0, x1, x2)], x_third, stride)
+            w_ = _Factor(((6,), (7,), (6,)), [builder.add(w, to)], w_third, stride.type(64))
+            _six_products(builder, ORDER_OF_THREE, x_, w_, x_is_left.literal_value)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 11, x_is_left), codegen
 
 
-@jit(forceinline=True)
-def three_loads(a0, a1, a2, stride):
-    """Tiles 3 … 5 = a0, a1, a2."""
-    tiles.load(3, a0, stride)
-    tiles.load(4, a1, stride)
-    tiles.load(5, a2, stride)
+def _on_four(instruction: str) -> Any:
+    """Code for one instruction on each of tiles 0 … 3, which lie in two rows: `begin` and `end`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place, stride, right, below = args
+        under = builder.add(place, below)
+        for tile, where in enumerate((place, builder.add(place, right), under, builder.add(under, right))):
+            tiles._emit(builder, instruction.format(tile), where, stride)
+        return context.get_dummy_value()
+
+    return codegen
 
 
-@jit(forceinline=True)
-def three_dots(w, x_is_left):
-    """Tiles 0 … 2 += (3, 4, 5) · tile w, or tile w · (3, 4, 5)."""
-    if x_is_left:
-        tiles.dot_halves(0, 3, w)
-        tiles.dot_halves(1, 4, w)
-        tiles.dot_halves(2, 5, w)
-    else:
-        tiles.dot_halves(0, w, 3)
-        tiles.dot_halves(1, w, 4)
-        tiles.dot_halves(2, w, 5)
-
-
-@jit(forceinline=True)
-def four_dots():
-    """Tiles 0 … 3 += (4, 5) · (6, 7)."""
-    tiles.dot_halves(0, 4, 6)
-    tiles.dot_halves(1, 4, 7)
-    tiles.dot_halves(2, 5, 6)
-    tiles.dot_halves(3, 5, 7)
-
-
-@jit(forceinline=True)
-def begin(place, stride, right, below):
+@intrinsic
+def begin(typingctx: Any, place: Any, stride: Any, right: Any, below: Any) -> Any:
     """Tiles 0 … 3 = 2 × 2 tiles of numbers in memory: the first at `place`, its neighbours so many bytes further."""
-    tiles.load(0, place, stride)
-    tiles.load(1, place + right, stride)
-    tiles.load(2, place + below, stride)
-    tiles.load(3, place + right + below, stride)
+    return types.void(*[types.intp] * 4), _on_four("tileloadd ($0,$1,1), %tmm{}")
 
 
-@jit(forceinline=True)
-def end(place, stride, right, below):
+@intrinsic
+def end(typingctx: Any, place: Any, stride: Any, right: Any, below: Any) -> Any:
     """The reverse of `begin`."""
-    tiles.store(0, place, stride)
-    tiles.store(1, place + right, stride)
-    tiles.store(2, place + below, stride)
-    tiles.store(3, place + right + below, stride)
+    return types.void(*[types.intp] * 4), _on_four("tilestored %tmm{}, ($0,$1,1)")
 
 
 def flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -77,7 +77,13 @@ def pause(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-@numba.njit
+def _part(function: Any) -> Any:
+    """Compile what kernels alone call: without entrances for others."""
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(**options)(function)
+
+
+@_part
 def take(seat):
     """An item that nobody else has, or −1."""
     items, count = seat[ITEMS], seat[COUNT]
@@ -91,7 +97,7 @@ def take(seat):
     return -1
 
 
-@numba.njit
+@_part
 def close(seat):
     """Let nobody take an item any more; returns how many were taken."""
     items, count, taken = seat[ITEMS], seat[COUNT], 0
@@ -100,7 +106,7 @@ def close(seat):
     return taken
 
 
-@numba.njit
+@_part
 def linger(coming, patience):
     """Wait until the caller has taken an item of the job to come, but not for long."""
     while patience > 0 and look(coming, LINE) == 0:
@@ -110,14 +116,14 @@ def linger(coming, patience):
         pause()
 
 
-@numba.njit
+@_part
 def give_up(seat):
     """Say that this thread's items are done."""
     add(seat[JOB], DONE, seat[MINE])
     seat[MINE] = 0
 
 
-@numba.njit
+@_part
 def leave(seat):
     """Say that this thread's items are done; then a helper waits for the coming job, the caller for the helpers."""
     patience = seat[PATIENCE]

@@ -17,6 +17,7 @@ from tinyqnn.nn.layers import (
     Sequential,
     Sigmoid,
     Tanh,
+    linear_relu,
     norm_relu,
 )
 from tinyqnn.nn.module import Keys, Module, Parameter
@@ -41,5 +42,6 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "linear_relu",
     "norm_relu",
 ]

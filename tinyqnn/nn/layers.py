@@ -32,8 +32,9 @@ class Sequential(Module):
         waiting = list(reversed(self._modules.values()))
         while waiting:
             module = waiting.pop()
-            if waiting and isinstance(module, _BatchNorm) and isinstance(waiting[-1], ReLU):
-                x = norm_relu(module, waiting.pop(), x)
+            if waiting and isinstance(module, (_BatchNorm, Linear)) and isinstance(waiting[-1], ReLU):
+                join = linear_relu if isinstance(module, Linear) else norm_relu
+                x = join(module, waiting.pop(), x)
             else:
                 x = module(x)
         return x
@@ -194,6 +195,19 @@ def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None)
         y = norm(x)
         return relu(y if plus is None else y + plus)
     return F.batch_norm_relu(**norm.arguments(x), plus=plus)
+
+
+def linear_relu(linear: Module, relu: Any, x: Tensor) -> Tensor:
+    """`relu(linear(x))`, as one operation where that can be, as in `norm_relu`: see `functional.linear_relu`.
+
+    relu   a ReLU of this file, or `functional.relu` itself
+
+    >>> bool(linear_relu(Linear(1, 2), ReLU(), Tensor([[0.0]])).data.min() >= 0)
+    True
+    """
+    if wants_parts() or type(linear) is not Linear or not (relu is F.relu or type(relu) is ReLU):
+        return relu(linear(x))
+    return F.linear_relu(x, linear.weight, linear.bias)
 
 
 class Sigmoid(Module):
