@@ -22,7 +22,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     8: ("__main__",),
     7: ("cli",),
     6: ("papers", "bench", "quantize"),
-    5: ("search", "deploy", "report"),
+    5: ("search", "deploy"),
     4: ("graph", "spec"),
     3: ("quant", "models", "train"),
     2: ("nn", "optim", "checks"),

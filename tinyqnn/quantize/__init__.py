@@ -3,7 +3,7 @@
     config.py     what is asked for: `Config`, the recipes, `configure`
     job.py        `run`: from the data to the packed model, to be stopped and resumed anywhere
     methods.py    the ways to a quantized network: autoqnn, dfq, fixed schemes, a policy from a file
-    words.py      how it is told
+    words.py      how it is told; report.py draws it
 
 `run(config, folder)` leaves in the folder
 

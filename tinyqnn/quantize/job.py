@@ -275,7 +275,7 @@ def _write(path: Path, text: str) -> None:
 
 def _draw(result: Result, outcome: Outcome, curves: dict[str, list[float]]) -> None:
     """report.png"""
-    from tinyqnn.report import draw
+    from tinyqnn.quantize.report import draw
 
     config, scores = result.config, result.scores
     percent = 100 if scores["float"].accuracy is not None else 1

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tinyqnn import picture
 from tinyqnn.graph import average_bits
 from tinyqnn.search.policy import ROLES, Policy
 
-__all__ = ["draw_probabilities", "draw_widths", "layers_of"]
+__all__ = ["draw_probabilities", "draw_widths", "layers_of", "weights_first"]
+
+
+def weights_first(states: Iterable[str]) -> list[str]:
+    """The states of weights, and then those of activations.
+
+    >>> weights_first(["conv1.quant.input", "conv1.quant.weight", "fc.quant.weight"])
+    ['conv1.quant.weight', 'fc.quant.weight', 'conv1.quant.input']
+    """
+    return sorted(states, key=lambda state: "weight" not in state)
 
 
 def draw_probabilities(
@@ -21,7 +30,7 @@ def draw_probabilities(
     """
     if not course:
         raise ValueError("there is no course to draw: no search was run")
-    states = sorted(course[0], key=lambda state: ("weight" not in state, list(course[0]).index(state)))
+    states = weights_first(course[0])
     names = dict.fromkeys(name for state in states for name in course[0][state])
     looks = {name: {**picture.line(i), "marker": ""} for i, name in enumerate(names)}
     columns = min(columns, len(states))
@@ -33,9 +42,11 @@ def draw_probabilities(
             if last == max(course[-1][state].values()):
                 axes.annotate(name, (len(values) - 1, last), ha="right", va="bottom", fontsize=8)
         axes.set_title(state.replace(".quant.", ", "), fontsize=8)
-    _finish(figure, list(grid.flat)[: len(states)], "probability", looks if legend else {})
+    for axes in grid[:, 0]:
+        axes.set_ylabel("probability", fontsize=8)
     for axes in list(grid.flat)[len(states) :]:
         axes.set_visible(False)
+    _finish(figure, list(grid.flat)[: len(states)], looks if legend else {})
 
 
 def layers_of(policy: Policy) -> dict[str, list[tuple[str, str, int]]]:
@@ -64,18 +75,15 @@ def draw_widths(
         sizes = [elements for _, _, elements in learned[role]]
         mean = [average_bits([point[vertex] for vertex, _, _ in learned[role]], sizes) for point in course]
         axes.plot(mean, **looks["average"])
-        axes.set_title(role, fontsize=8)
-    _finish(figure, list(panels), "bits", looks)
+        axes.set_title(f"bits of {role}", fontsize=9)
+    _finish(figure, list(panels), looks)
 
 
-def _finish(figure: Any, panels: Sequence[Any], what: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Name the axes, and each look once, below."""
+def _finish(figure: Any, panels: Sequence[Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Name the epochs, and each look once, below."""
     for axes in panels:
         axes.xaxis.get_major_locator().set_params(integer=True)
-        place = axes.get_subplotspec()
-        if place.is_first_col():
-            axes.set_ylabel(what, fontsize=8)
-        if place.is_last_row():
+        if axes.get_subplotspec().is_last_row():
             axes.set_xlabel("epoch", fontsize=8)
     handles = [panels[0].plot([], [], **look, label=name)[0] for name, look in looks.items()]
     if handles:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import picture
-from tinyqnn.graph import average_bits
+from tinyqnn.search import Policy
+from tinyqnn.search.courses import draw_widths, layers_of, weights_first
 from tinyqnn.tensor import Array
+
+NAMED = 24  # states that have a name beside their row
 
 
 def draw(
@@ -20,7 +23,7 @@ def draw(
     measure: str,
     weights: tuple[str, Array, Array] | None,
     sizes: Sequence[tuple[str, float, float]],
-    choices: Any = (),
+    policy: Policy,
     course: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Write the picture as a PNG file.
@@ -29,24 +32,25 @@ def draw(
     measure   what the score is, with its unit
     weights   (layer, float weights, values after quantization) of one layer, or None
     sizes     (layer, bytes in float32, bytes quantized) of each layer
-    choices   the policy: what each vertex came to
+    policy    what each vertex came to
     course    of AutoQNN's search: "probabilities" of the schemes and "bits" of every vertex, epoch by epoch
     """
     with picture.look():
-        figure = picture.figure(10, 3.4 if course is None else 6.6)
+        figure = picture.figure(10, 3.4 if course is None else 7)
         figure.suptitle(title)
-        rows = figure.subplots(1 if course is None else 2, 3, squeeze=False)
-        left, middle, right = rows[0]
+        upper = figure
+        if course is not None:
+            upper, lower = figure.subfigures(2, 1)
+            schemes, widths = lower.subfigures(1, 2, width_ratios=(1, 2))
+            _schemes(schemes.subplots(), course["probabilities"][-1])
+            draw_widths(widths, layers_of(policy), course["bits"])
+        left, middle, right = upper.subplots(1, 3)
         _training(left, curves, measure)
         if weights is None:
             middle.set_visible(False)
         else:
             _levels(middle, *weights)
         _bytes(right, sizes)
-        if course is not None:
-            _schemes(rows[1, 0], choices, course["probabilities"])
-            for axes, role in zip(rows[1, 1:], ("weights", "activations")):
-                _widths(axes, role, [choice for choice in choices if choice.role == role], course["bits"])
         picture.save(figure, path)
 
 
@@ -70,8 +74,9 @@ def _levels(axes: Any, layer: str, before: Array, after: Array) -> None:
         twin = axes.twinx()
         twin.vlines(levels, 0, counts / counts.sum() * 100, color=picture.RED, linewidth=2.5, label="levels")
         twin.set_ylabel("weights on a level (%)")
-        twin.set_ylim(bottom=0)
         twin.grid(False)
+        for side in (axes, twin):
+            side.set_ylim(0, 1.25 * side.get_ylim()[1])  # room for the legend
         handles = axes.get_legend_handles_labels()[0] + twin.get_legend_handles_labels()[0]
         axes.legend(handles, ["float weights", "levels"], fontsize=8)
 
@@ -87,35 +92,17 @@ def _bytes(axes: Any, sizes: Sequence[tuple[str, float, float]]) -> None:
     axes.legend(fontsize=8)
 
 
-def _schemes(axes: Any, choices: Any, course: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
-    """Of each state the probability of the scheme that won."""
-    roles = {choice.vertex: choice.role for choice in choices}
-    for number, state in enumerate(course[0]):
-        winner = max(course[-1][state], key=course[-1][state].__getitem__)
-        look = picture.line(number // 2 if len(course[0]) > 2 else number)
-        look["linestyle"] = "-" if roles.get(state, state) == "weights" else ":"
-        label = f"{state.replace('.quant.', ' ')} {winner}"
-        axes.plot([point[state][winner] for point in course], **look, markersize=4, label=label)
-    axes.set(title="scheme search: the likeliest", xlabel="epoch", ylabel="probability", ylim=(0, 1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if len(course[0]) <= 12:
-        axes.legend(fontsize=6)
-
-
-def _widths(axes: Any, role: str, choices: Any, course: Sequence[Mapping[str, float]]) -> None:
-    """The learned width of each vertex, and their average."""
-    learned = [choice for choice in choices if choice.vertex in course[0]]
-    if not learned:
-        axes.set_visible(False)
-        return
-    for number, choice in enumerate(learned):
-        look = picture.line(number + 1)
-        label = f"{choice.feeds} {choice.scheme}"
-        axes.plot([point[choice.vertex] for point in course], **look, markersize=4, label=label)
-    sizes = [choice.elements for choice in learned]
-    mean = [average_bits([point[choice.vertex] for choice in learned], sizes) for point in course]
-    axes.plot(mean, color=picture.INK, linewidth=2.5, label="average")
-    axes.set(title=f"bits of {role}", xlabel="epoch", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if len(learned) <= 12:
-        axes.legend(fontsize=6)
+def _schemes(axes: Any, found: Mapping[str, Mapping[str, float]]) -> None:
+    """How probable each scheme was at the end of the search, a row a state, with a dot on the winner."""
+    states = weights_first(found)
+    names = list(dict.fromkeys(name for state in states for name in found[state]))
+    table = np.array([[found[state].get(name, np.nan) for name in names] for state in states])
+    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axes.plot(np.nanargmax(table, axis=1), range(len(states)), "o", color=picture.RED, markersize=4)
+    axes.set(title="how likely each scheme is", xlabel="scheme")
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    if len(states) <= NAMED:
+        axes.set_yticks(range(len(states)), [state.replace(".quant.", " ") for state in states], fontsize=8)
+    else:
+        axes.set(yticks=[], ylabel="weights, and below them activations")
+    axes.grid(False)
