@@ -60,7 +60,8 @@ def draw(results: dict) -> None:
         for name, colour, dash in (("bits", BLUE, "--"), ("bytes", RED, ":")):
             limit = limits[name]
             axes.plot([1, limit / bandwidth, 1e5], [bandwidth / 1e9, limit / 1e9, limit / 1e9], dash, color=colour)
-            axes.text(9e4, limit / 1e9 * 1.06, f"the limit of {name}: {limit / 1e9:,.0f}", color=colour, ha="right")
+            told = f"the limit of {name}: {limit / 1e9:,.0f}"
+            axes.text(9e4, limit / 1e9 * 1.1, told, color=colour, ha="right", va="bottom")
         axes.text(18, 7 * bandwidth / 1e9, f"memory: {bandwidth / 1e9:.0f} GB/s", rotation=42)
         for row in results["cases"]:
             if row["group"] == "choice" or row["kernel"] == "chosen":

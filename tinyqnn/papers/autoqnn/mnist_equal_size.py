@@ -235,9 +235,9 @@ def draw(cells: list[Cell], figure: Any) -> None:
     left = max(value for method in shown for value in accuracies(cells, method).values()) - 6
     for place, method in enumerate(shown):
         values = [value for value in accuracies(cells, method).values() if value > left]
-        away = [f"{value:.1f}" for value in accuracies(cells, method).values() if value <= left]
+        away = [value for value in accuracies(cells, method).values() if value <= left]
         if away:
-            axes.annotate(f"◂ {', '.join(away)}", (left, place), va="center", fontsize=8)
+            axes.annotate(f"◂ {min(away):.1f} … {max(away):.1f}", (left, place), va="center", fontsize=8)
         if not values:
             continue
         colour = picture.INK if method in ("float", "FP32") else picture.GREY
