@@ -193,6 +193,16 @@ class Engine:
 
             return one
 
+        if layer.op == "stack" and len(layer.arguments) == 1:  # of one array: nothing has to be moved
+            (source,), axis = layer.arguments, layer.options["axis"]
+
+            def alone(values: Values, lengths: list[int]) -> None:
+                array = _get(values, source)
+                before = axis if axis >= 0 else array.ndim + 1 + axis
+                values[name] = array[(slice(None),) * before + (None,)]
+
+            return alone
+
         compute, arguments = _plain(layer), layer.arguments
 
         def plain(values: Values, lengths: list[int]) -> None:

@@ -105,6 +105,28 @@ def _place_doubled(first, last, x, count, low, high, targets, data):
     return low <= least and most <= high
 
 
+@jit
+def _on_tiles(x, low, high, midrise, table, steps, columns, b, y):
+    """The product of x (M, K) with panels, on this thread; False, and none, where an x is not from `low` to `high`."""
+    (rows, count), (_, cols) = x.shape, y.shape
+    height, stride = min(rows, tiles.ROWS), -(-count // tiles.STEP) * tiles.STEP
+    flat, places, data = x.reshape(-1), np.arange(rows) * (stride // 4), tiled.space(rows * stride, x)
+    good = True
+    if midrise:
+        good = _place_doubled(0, rows, flat, count, low, high, places, data)
+    else:
+        _place(0, rows, flat, count, places, data)
+    if good:
+        here, gathered = tiled.space(4 * tiled.PAIR * tiled.PAIR, b), tiled.space(len(steps) * tiled.TILE, b)
+        tiles.configure(table)
+        tiled.product(
+            data, places, 0, rows, steps, columns, b, 0, len(columns) // 2, height, cols, gathered, tiles.address(y),
+            here, None,
+        )  # fmt: skip
+        tiles.release()
+    return good
+
+
 class Int8Gemm(IntegerGemm):
     """`x · wᵀ` for bytes: `w` (N, K), −128 … 127, packed once; `x` (M, K), −128 … 127, or 0 … 255 with `unsigned`.
 
@@ -139,6 +161,8 @@ class Int8Gemm(IntegerGemm):
             self._last: tuple[Any, Any] = (None, None)  # what the last walk, and the last stairs, were made into
             self._stairs: tuple[Any, Any] = (None, None)
             self._walk = np.arange(groups.shape[1])
+            self._plain: tiled.Panels | None = None  # for the rows of a matrix
+            self._tables: dict[int, Array] = {}  # for so many rows in a tile
             return
         self.panels = aligned(-(-n // WIDTH) * WIDTH * groups.shape[1]).view(np.int32)
         self.panels[...] = panels(groups[None], WIDTH).reshape(-1)
@@ -178,11 +202,29 @@ class Int8Gemm(IntegerGemm):
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         x = self._matrix(x)
+        small = 0 < x.size * self.shape[0] <= tiled.PAYS
+        if self.tiles and small and x.dtype == (np.uint8 if self.unsigned else np.int8):
+            return self._at_once(x, out)
         if not self.tiles or self.midrise or x.shape[1] % tiles.STEP:
             return super().__call__(x, out)
         octets = np.ascontiguousarray(self.octets(x))  # read where they lie: whole steps reach no further
         places = np.arange(len(x)) * (x.shape[1] // 4)
         return self.multiply(Rows(x.shape, octets.reshape(-1).view(np.int32), places, self._walk), out)
+
+    def _at_once(self, x: Array, out: Array | None) -> Array:
+        """A product too small for two threads: packing and tiles in one call."""
+        y = np.empty((len(x), self.shape[0]), np.int32) if out is None else out
+        if out is not None:
+            self.check(Rows(x.shape, x), y)
+        height = min(len(x), tiles.ROWS)
+        if height not in self._tables:
+            self._tables[height] = tiles.shape(height, min(self.shape[0], tiles.COLUMNS))
+        if self._plain is None:
+            self._plain = self._by_runs(tiled.runs_of(self._walk))
+        low = 0 if self.unsigned else self.low
+        if not _on_tiles(np.ascontiguousarray(x), low, self.high, self.midrise, self._tables[height], *self._plain, y):
+            as_bytes(x, self.low, self.high, "activations")  # raises
+        return y
 
     def numbers(self, x: Array) -> Array:
         """The activations' plain numbers, for the twin."""
