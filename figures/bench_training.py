@@ -1,4 +1,4 @@
-"""Step times here and in PyTorch, side by side.
+"""Step times here and in PyTorch, side by side; and what quantizers and a search add to ours.
 
     python figures/bench_training.py          a few minutes; wants PyTorch, and a machine that does nothing else
     python figures/bench_training.py --draw   the picture once more, from the figures of last time
@@ -15,7 +15,7 @@ from typing import Any
 
 from drawing import beside, record, show
 
-from tinyqnn.bench import training
+from tinyqnn.bench import quantizing, training
 from tinyqnn.kernels import tiles
 from tinyqnn.picture import BLUE, GREY, INK
 from tinyqnn.provenance import environment
@@ -52,14 +52,16 @@ def tell(results: dict[str, Any]) -> str:
         ours, memory = row["tinyqnn"], f"{row['tinyqnn']['peak_bytes'] / 1e6:.0f} : {theirs['peak_bytes'] / 1e6:.0f} MB"
         times = f"{1000 * ours['median_seconds']:>6.1f} ms{1000 * theirs['median_seconds']:>7.1f} ms"
         lines.append(f"{row['title']:<53}{times}{row['ratio']:>7.2f}{memory:>14}")
+    lines += ["", quantizing.table(results["quantizing"])] if "quantizing" in results else []
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     if sys.argv[1:] != ["--draw"]:
         measured = training.run(list(training.CASES), True, threads=2, rounds=4)
-        cases = training.record(measured)
-        record(__file__, {"environment": environment(), "tiles": tiles.allowed(), "cases": cases})
+        searched = {name: quantizing.record(quantizing.measure(name)) for name in quantizing.NAMES}
+        results = {"tiles": tiles.allowed(), "cases": training.record(measured), "quantizing": searched}
+        record(__file__, {"environment": environment(), **results})
     show(__file__, draw, tell)
 
 

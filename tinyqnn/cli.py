@@ -319,12 +319,11 @@ def _bench_quantizing(args: argparse.Namespace) -> int:
         for name in names:
             print(f"{training.CASES[name].title}\n{training.split(quantizing.profile(name))}\n")
         return 0
-    results = {name: quantizing.measure(name, rounds=args.rounds) for name in names}
-    print(quantizing.table(results))
+    cases = {name: quantizing.record(quantizing.measure(name, args.rounds)) for name in names}
+    print(quantizing.table(cases))
     if args.json:
         from tinyqnn.provenance import environment
 
-        cases = {name: quantizing.record(found) for name, found in results.items()}
         _write_text(args.json, json.dumps({"environment": environment(), "cases": cases}, indent=2) + "\n")
     return 0
 

@@ -13,6 +13,7 @@ import pytest
 
 import tinyqnn as tq
 from tinyqnn.bench import quantizing, training
+from tinyqnn.search.mixture import Mixture
 from tinyqnn.spec.laws import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,14 +66,18 @@ def test_the_page_of_differences_prints_what_it_says_and_names_laws_that_there_a
 
 def test_the_quantized_step_that_is_timed_has_quantizers_on_every_layer():
     case = training.Case("fcdnn", "small", "fcdnn-8-4", (16, 2), 2)
-    plain, quantized = quantizing.steps(case)
+    steps = quantizing.steps(case)
     with training.Profiler() as profiler:
-        losses = [step() for step in (plain, quantized) for _ in range(2)]
+        losses = [step() for step in steps.values() for _ in range(2)]
     assert all(np.isfinite(losses))
-    assert losses[0] != losses[2]
-    counts = {"float": training.Measured([2.0, 2.0]), "C-3": training.Measured([3.0, 2.2])}
-    assert quantizing.ratio(counts) == pytest.approx(1.3)
+    assert len(set(losses)) == len(losses) == 6
+    counts = {kind: training.Measured(seconds) for kind, seconds in zip(steps, ([2, 2], [3, 2.2], [6, 4]))}
+    assert [quantizing.ratio(counts, kind) for kind in steps] == pytest.approx([1, 1.3, 2.5])
+    assert "5000.0 ms    2.50" in quantizing.table({"vgg": quantizing.record(counts)})
     assert "StraightThrough" in profiler.forward
+    searching = steps["QSS"].__closure__[list(steps["QSS"].__code__.co_freevars).index("model")].cell_contents
+    assert sum(isinstance(module, Mixture) for module in searching.modules()) == 2 * 4
+    quantized = steps["C-3"]
     model = quantized.__closure__[list(quantized.__code__.co_freevars).index("model")].cell_contents
     slots = [m for m in model.modules() if isinstance(m, (tq.quant.WeightQuantizer, tq.quant.ActivationQuantizer))]
     assert len(slots) == 2 * 4

@@ -30,13 +30,11 @@ def pair(value: Size, name: str) -> tuple[int, int]:
 class Linear(Function):
     """y = x Wᵀ + b."""
 
-    relu = False
-
-    @classmethod
-    def forward(cls, ctx: Node, x: Array, weight: Array, bias: Array | None) -> Array:
+    @staticmethod
+    def forward(ctx: Node, x: Array, weight: Array, bias: Array | None, *, relu: bool = False) -> Array:
         rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
-        y = kernels.gemm.linear(rows, weight, bias, cls.relu)
-        ctx.save(rows, weight, x.shape, y if cls.relu else None)
+        y = kernels.gemm.linear(rows, weight, bias, relu)
+        ctx.save(rows, weight, x.shape, y if relu else None)
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(weight))
 
     @staticmethod
@@ -51,7 +49,9 @@ class Linear(Function):
 class LinearReLU(Linear):
     """y = max(x Wᵀ + b, 0). Where y = 0 no gradient passes."""
 
-    relu = True
+    @staticmethod
+    def forward(ctx: Node, x: Array, weight: Array, bias: Array | None, *, relu: bool = True) -> Array:
+        return Linear.forward(ctx, x, weight, bias, relu=relu)
 
 
 class Conv2d(Function):

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import functional as F
-from tinyqnn.functional.norm import BatchNorm
+from tinyqnn.functional.norm import BatchNorm, BatchNormReLU
 from tinyqnn.functional.recurrent import LSTMLayer
 from tinyqnn.graph.cost import elements
+from tinyqnn.graph.joins import joins
 from tinyqnn.graph.lengths import Fill, moves, resolve
 from tinyqnn.graph.vertices import FollowsMode, Graph, Input, Port, Stored, Vertex, map_tree
 from tinyqnn.nn import Module
-from tinyqnn.tensor import Tensor
+from tinyqnn.tensor import Function, Tensor, wants_parts
 
 
 class Slots(Module):
@@ -74,6 +75,18 @@ class _Step:
     varying: bool  # is a length in here?
     done: tuple[int, ...]  # places nobody needs after this step
     recurrent: _Recurrent | None = None
+    joined: _Joined | None = None
+    inside: bool = False  # another step's join does this one's work
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """What runs in the place of a step together with steps before it, see `joins`."""
+
+    function: type[Function]
+    first: int  # place of the step whose arguments it takes
+    inside: tuple[int, ...]  # places of the steps that need not run
+    plus: tuple[int, int] | None  # place and output of one argument more
 
 
 @dataclass(frozen=True)
@@ -118,8 +131,12 @@ class GraphModule(Module):
         free = self.graph.lengths
         lengths = free.read([t.shape for t in tensors], self.graph.input_names()) if free is not None else []
         values: list[Any] = [None] * len(self.graph.vertices)
+        joining = not wants_parts()
         for place, step in enumerate(self._program):
-            values[place] = self._run(step, values, tensors, lengths)
+            if joining and step.joined is not None:
+                values[place] = self._run_joined(step, step.joined, values, lengths)
+            elif not (joining and step.inside):
+                values[place] = self._run(step, values, tensors, lengths)
             for gone in step.done:
                 values[gone] = None
         places = self._places
@@ -211,6 +228,34 @@ class GraphModule(Module):
                 return (values[place][output],)
             return (self._slots[vertex.name].module(values[place][output]),)
 
+        args, options = self._gathered(step, values, lengths)
+        if step.recurrent is not None:
+            module = step.recurrent.owner._modules[step.recurrent.key]
+            return lstm_by_steps(module, step.recurrent.starts_from_zeros, *args)
+        assert vertex.function is not None
+        result = vertex.function.apply(*args, **options)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _run_joined(
+        self, step: _Step, joined: _Joined, values: list[Any], lengths: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        plus = None
+        if joined.plus is not None:
+            place, output = joined.plus
+            plus = values[place][output]
+            ((_, source, at),) = self._program[joined.first].sources[:1]
+            if plus.shape != values[source][at].shape:  # it was as large in the example only: repeated along an axis
+                for inner in joined.inside:
+                    values[inner] = self._run(self._program[inner], values, [], lengths)
+                return self._run(step, values, [], lengths)
+        args, options = self._gathered(self._program[joined.first], values, lengths)
+        if joined.function is BatchNormReLU:
+            args.append(plus)
+        return (joined.function.apply(*args, **options),)
+
+    def _gathered(self, step: _Step, values: list[Any], lengths: Sequence[int]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments and options of a vertex's Function; in training, a batch norm counts the batch."""
+        vertex = step.vertex
         held = resolve(vertex.held, lengths) if step.varying else vertex.held
         options = dict(resolve(vertex.options, lengths) if step.varying else vertex.options)
         arguments: dict[int, Any] = dict(held)
@@ -223,17 +268,11 @@ class GraphModule(Module):
                 options[key] = _array(home, name)
         for option in step.following:
             options[option] = step.home.training
-        args = [arguments[i] for i in range(len(arguments))]
-        assert vertex.function is not None
         if vertex.function is BatchNorm and options["training"]:
             count = step.home._buffers.get("num_batches_tracked")
             if count is not None:
                 count += 1
-        if step.recurrent is not None:
-            module = step.recurrent.owner._modules[step.recurrent.key]
-            return lstm_by_steps(module, step.recurrent.starts_from_zeros, *args)
-        result = vertex.function.apply(*args, **options)
-        return result if isinstance(result, tuple) else (result,)
+        return [arguments[i] for i in range(len(arguments))], options
 
     def _add_slot(self, vertex: Vertex, module: Module) -> None:
         """Put a quantizing vertex into the layer it serves, under `quant`."""
@@ -270,9 +309,12 @@ class GraphModule(Module):
         """The vertices as steps. A value is dropped after the last step that needs it."""
         graph = self.graph
         places = self.__dict__["_places"] = {vertex.name: index for index, vertex in enumerate(graph.vertices)}
+        found = joins(graph)
+        runs_at = {inner: places[name] for name, join in found.items() for inner in join.inside}
         last = list(range(len(places)))
         for edge in graph.edges:
-            last[places[edge.source]] = max(last[places[edge.source]], places[edge.target])
+            target = runs_at.get(edge.target, places[edge.target])
+            last[places[edge.source]] = max(last[places[edge.source]], target)
         kept: set[str] = set()
         map_tree(graph.outputs, lambda leaf, _: kept.add(leaf.vertex) if isinstance(leaf, Port) else None)
         done: list[list[int]] = [[] for _ in places]
@@ -288,6 +330,10 @@ class GraphModule(Module):
             if vertex.kind in ("parameter", "buffer"):
                 held = [("value", vertex.value)]
             stored = [(key, *self._find(value.name)) for key, value in held if isinstance(value, Stored)]
+            joined = None
+            if (join := found.get(vertex.name)) is not None:
+                plus = None if join.plus is None else (places[join.plus.source], join.plus.output)
+                joined = _Joined(join.function, places[join.first], tuple(places[name] for name in join.inside), plus)
             steps.append(
                 _Step(
                     vertex,
@@ -298,6 +344,8 @@ class GraphModule(Module):
                     moves(vertex.held) or moves(vertex.options),
                     tuple(done[place]),
                     self._recurrent(vertex),
+                    joined,
+                    vertex.name in runs_at,
                 )
             )
         return steps
