@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from .dataset import Dataset, Split
 
 CLASSES = ("ground", "disc", "square", "triangle", "ring", "bar")
-THIN = (4, 5)
 COLOURS = np.array(
     [[0.5, 0.5, 0.5], [0.9, 0.3, 0.2], [0.2, 0.8, 0.3], [0.3, 0.3, 0.9], [0.9, 0.8, 0.2], [0.7, 0.2, 0.8]]
 )

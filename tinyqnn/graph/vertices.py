@@ -17,8 +17,6 @@ import numpy as np
 
 from tinyqnn.tensor import Function
 
-DATA = ("input", "parameter", "buffer", "constant")
-
 
 @dataclass(frozen=True)
 class Stored:
