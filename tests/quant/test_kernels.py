@@ -9,7 +9,7 @@ from quant_tensors import MAIN
 import tinyqnn as tq
 from tinyqnn.kernels import jit, using
 
-FAST = [q for q in MAIN if type(q).fast is not tq.quant.Quantizer.fast]
+FAST = [q for q in MAIN if type(q).compiled is not tq.quant.Quantizer.compiled]
 
 
 def layouts(rng):

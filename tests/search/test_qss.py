@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stopping import ctrl_c_after
 
-from tinyqnn import data, graph, models, nn
+from tinyqnn import data, graph, kernels, models, nn
 from tinyqnn.checks import gradcheck
 from tinyqnn.files import load_arrays
 from tinyqnn.nn.module import Parameter
@@ -61,7 +61,7 @@ class Clip:
     def __init__(self, low, high):
         self.low, self.high = low, high
 
-    def fast(self, x):
+    def compiled(self):
         return None
 
     def fit(self, x):
@@ -117,6 +117,22 @@ def test_the_result_does_not_depend_on_the_number_of_threads(rng):
         found.append((y.data, a.grad, s.grad))
     set_num_threads(before)
     assert all(np.array_equal(one, three) for one, three in zip(*found))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_the_compiled_mixture_gives_the_bits_of_its_twin(rng, temperature):
+    """Only what the states' gradient sums up is summed in another order."""
+    x, g, found = rng.normal(size=CHUNK + 5000).astype(np.float32), rng.normal(size=CHUNK + 5000), []
+    noise = rng.gumbel(size=8)
+    for which in ("compiled", "reference"):
+        a, s = Tensor(x, requires_grad=True), Tensor(np.zeros(8, np.float32), requires_grad=True)
+        with kernels.using(which):
+            y = mixed(a, s, temperature, noise)
+            y.backward(g.astype(np.float32))
+        found.append((y.data, a.grad, s.grad))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])
+    np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-4, atol=1e-3)
 
 
 def test_the_temperature_falls_from_the_first_to_zero_at_the_end():

@@ -7,53 +7,97 @@ float32 only, one set of parameters for the whole array.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyqnn.kernels.jit import jit, run
 
-__all__ = ["affine", "mean_abs", "mean_abs_kept", "mean_abs_rest", "pass_inside", "power_of_two", "sd", "signs"]
+__all__ = ["Pass", "affine", "mean_abs", "mean_abs_kept", "mean_abs_rest", "mix", "mix_grad", "pass_inside",
+           "power_of_two", "sd", "signs"]  # fmt: skip
 
 Array = np.ndarray
 
+_BLOCK = 2048  # numbers that stay in the first cache while several loops go over them
 _CHUNK = 2**15  # numbers summed up at a time; fixed, so that sums do not depend on the number of threads
 
 
-def affine(
-    x: Array, scale: Any, low: Any, shift: float, lift: float, first: Any, last: Any, step: Any = None
-) -> Array:  # fmt: skip
+class Pass(NamedTuple):
+    """A scheme with its parameters as a compiled pass: `kind` of formula, and its numbers, float32. Call it on arrays.
+
+    >>> signs(np.array([2.0, 1.0], np.float32))(np.array([0.5, -4.0], np.float32)).tolist()
+    [1.0, -3.0]
+    """
+
+    kind: int
+    numbers: Array
+
+    def __call__(self, x: Array) -> Array:
+        x = _packed(x)
+        out = np.empty_like(x)
+        source, target = _flat(x), _flat(out)
+        run(lambda i, j: _values(self.kind, self.numbers, source[i:j], target[i:j]), x.size, _share(x.size))
+        return out
+
+
+_AFFINE, _POWER_OF_TWO, _SIGNS = range(3)
+
+
+def affine(scale: Any, low: Any, shift: float, lift: float, first: Any, last: Any, step: Any = None) -> Pass:
     """scale · (clip(⌊(x − low)/step + shift⌋, first, last) + lift) + low; the step is the scale if not given."""
-    x = _packed(x)
-    out = np.empty_like(x)
-    source, target = _flat(x), _flat(out)
-    f = np.float32
     step = scale if step is None else step
-    divisor = f(step) if step > 0 else f(np.inf)
-    numbers = (f(scale), divisor, f(low), f(shift), f(lift), f(first), f(last))
-    run(lambda i, j: _affine(source[i:j], target[i:j], *numbers), x.size, _share(x.size))
-    return out
+    return Pass(_AFFINE, np.array([scale, step if step > 0 else np.inf, low, shift, lift, first, last], np.float32))
 
 
-def power_of_two(x: Array, scale: Any, edges: Array) -> Array:
+def power_of_two(scale: Any, edges: Array) -> Pass:
     """±scale · (½, 2, 4, 8, …)[how many of `edges` are ≤ |x|/scale], with the sign of x (0 counts as negative)."""
-    x = _packed(x)
-    out = np.empty_like(x)
-    source, target = _flat(x), _flat(out)
-    divisor = np.float32(scale) if scale > 0 else np.float32(np.inf)
-    scale = np.float32(scale)
-    seven = [*edges, *[np.float32(np.inf)] * (7 - len(edges))]
-    run(lambda i, j: _power_of_two(source[i:j], target[i:j], scale, divisor, *seven), x.size, _share(x.size))
-    return out
+    seven = [*edges, *[np.inf] * (7 - len(edges))]
+    return Pass(_POWER_OF_TWO, np.array([scale, scale if scale > 0 else np.inf, *seven], np.float32))
 
 
-def signs(x: Array, scales: Array) -> Array:
+def signs(scales: Array) -> Pass:
     """Σ ±scaleᵢ, each with the sign of what the ones before it left of x (0 counts as negative)."""
-    x = _packed(x)
-    out = np.empty_like(x)
-    source, target = _flat(x), _flat(out)
-    run(lambda i, j: _signs(source[i:j], target[i:j], scales), x.size, _share(x.size))
-    return out
+    return Pass(_SIGNS, np.ascontiguousarray(scales, np.float32))
+
+
+def mix(x: Array, passes: Sequence[Pass], weights: Array) -> Array:
+    """Σ_j weights_j · Q_j(x) of a vector x; those of weight 0 are left out.
+
+    >>> x, one = np.array([0.5, -4.0], np.float32), signs(np.ones(1, np.float32))
+    >>> mix(x, [one, one], np.array([0.5, 0.25])).tolist()
+    [0.75, -0.75]
+    """
+    y, table, weights = np.empty_like(x), _table(passes), weights.astype(np.float32)
+    run(lambda first, last: _mix(x[first:last], *table, weights, y[first:last]), x.size, _share(x.size))
+    return y
+
+
+def mix_grad(
+    grad: Array, x: Array, passes: Sequence[Pass], limits: Sequence[tuple[Array, Array] | None], weights: Array
+) -> tuple[Array, Array]:
+    """Gradients of `mix` to x, straight through between each pass's limits (None: everywhere), and to its weights.
+
+    The latter, Σ grad · Q_j(x), are summed in float64.
+    """
+    out, table = np.empty_like(x), _table(passes)
+    everywhere, weights = np.float32(weights[[limit is None for limit in limits]].sum()), weights.astype(np.float32)
+    nowhere = np.float32(np.inf), np.float32(-np.inf)
+    low, high = np.array([limit or nowhere for limit in limits], np.float32).T.copy()
+    sums = np.empty((-(-x.size // _CHUNK), len(passes)))
+    run(
+        lambda first, last: _mix_grad(
+            grad, x, *table, weights, low, high, everywhere, first, last, _CHUNK, sums, out
+        ),
+        len(sums),
+    )  # fmt: skip
+    return out, sums.sum(axis=0)
+
+
+def _table(passes: Sequence[Pass]) -> tuple[Array, Array, Array]:
+    """Passes for compiled loops: their kinds, their numbers one behind the other, and where each one's begin."""
+    begin = np.cumsum([0, *[len(one.numbers) for one in passes]])
+    return np.array([one.kind for one in passes]), np.concatenate([one.numbers for one in passes]), begin
 
 
 def pass_inside(grad: Array, x: Array, low: Any, high: Any) -> Array:
@@ -159,9 +203,9 @@ def _pass_inside(grad, x, out, low, high):
 
 @jit
 def _signs(x, out, scales):
-    rest = np.empty(min(x.size, 2048), np.float32)  # a block stays in the first cache for all bits
-    for start in range(0, x.size, 2048):
-        block, values = x[start : start + 2048], out[start : start + 2048]
+    rest = np.empty(min(x.size, _BLOCK), np.float32)
+    for start in range(0, x.size, _BLOCK):
+        block, values = x[start : start + _BLOCK], out[start : start + _BLOCK]
         for i in range(block.size):
             rest[i] = block[i]
             values[i] = np.float32(0)
@@ -180,6 +224,60 @@ def _sum_abs(x, sums, first, last, chunk):
         for i in range(part.size):
             total += np.float64(abs(part[i]))
         sums[c] = total
+
+
+@jit
+def _values(kind, n, x, out):
+    """A pass: `out = Q(x)`."""
+    if kind == _AFFINE:
+        _affine(x, out, n[0], n[1], n[2], n[3], n[4], n[5], n[6])
+    elif kind == _POWER_OF_TWO:
+        _power_of_two(x, out, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8])
+    else:
+        _signs(x, out, n)
+
+
+@jit
+def _mix(x, kinds, numbers, begin, weights, y):
+    made = np.empty(min(x.size, _BLOCK), np.float32)
+    for start in range(0, x.size, _BLOCK):
+        block, total = x[start : start + _BLOCK], y[start : start + _BLOCK]
+        values = made[: block.size]
+        total[:] = 0
+        for j in range(len(kinds)):
+            if weights[j] > 0:
+                _values(kinds[j], numbers[begin[j] : begin[j + 1]], block, values)
+                for i in range(block.size):
+                    total[i] += weights[j] * values[i]
+
+
+@jit(fastmath={"reassoc", "contract"})
+def _dot(x, y):
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(y[i])
+    return total
+
+
+@jit
+def _mix_grad(grad, x, kinds, numbers, begin, weights, low, high, everywhere, first, last, chunk, sums, out):
+    made, passing = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    for c in range(first, last):
+        sums[c] = 0.0
+        end = min((c + 1) * chunk, x.size)
+        for start in range(c * chunk, end, _BLOCK):
+            stop = min(start + _BLOCK, end)
+            block, g, to = x[start:stop], grad[start:stop], out[start:stop]
+            values = made[: block.size]
+            passing[:] = everywhere
+            for j in range(len(kinds)):
+                _values(kinds[j], numbers[begin[j] : begin[j + 1]], block, values)
+                sums[c, j] += _dot(g, values)
+                for i in range(block.size):
+                    inside = (low[j] <= block[i]) & (block[i] <= high[j])
+                    passing[i] += weights[j] if inside else np.float32(0)
+            for i in range(block.size):
+                to[i] = g[i] * passing[i]
 
 
 @jit

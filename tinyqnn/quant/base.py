@@ -77,8 +77,11 @@ class Quantizer:
         """Smallest and largest x (both included) whose gradient passes; None: it passes everywhere."""
         return None
 
-    def fast(self, x: Array, *_: Any, **params: Any) -> Array | None:
-        """`to_values(to_codes(x))` in one compiled pass, bit for bit the same; None where there is no such kernel."""
+    def compiled(self, *_: Any, **params: Any) -> Any:
+        """`to_values(to_codes(x))` as one compiled pass over float32, bit for bit the same, see `kernels.quantize`.
+
+        None where there is no such kernel.
+        """
         return None
 
     def fit(self, x: Any) -> Params:
@@ -213,8 +216,9 @@ class Quantizer:
     def _quantized(self, x: Array, params: Params) -> Array:
         """decode(encode(x)) of a checked array with its own parameters, by a kernel where there is one that pays."""
         if self.axis is None and kernel_pays(x):
-            values = self.fast(x, **params)
-            if values is not None:
+            compiled = self.compiled(**params)
+            if compiled is not None:
+                values: Array = compiled(x)
                 return values
         with np.errstate(over="ignore"):
             codes = self.to_codes(x, **params)

@@ -61,10 +61,10 @@ class Binary(Quantizer):
     def to_values(self, codes: Array, scale: Array) -> Array:
         return scale * codes + 0.0  # + 0.0 makes 0.0 of −0.0
 
-    def fast(self, x: Array, scale: Array) -> Array:
+    def compiled(self, scale: Array) -> Any:
         from tinyqnn.kernels import quantize as kernel
 
-        return kernel.signs(x, scale.reshape(1))
+        return kernel.signs(scale.reshape(1))
 
 
 def sign(x: Array) -> Array:

@@ -84,10 +84,10 @@ class PACT(Quantizer, nn.Module):
     def limits(self, scale: Array) -> tuple[Array, Array]:
         return 0 * scale, scale * (2**self.bits - 1)
 
-    def fast(self, x: Array, scale: Array) -> Array:
+    def compiled(self, scale: Array) -> Any:
         from tinyqnn.kernels import quantize as kernel
 
-        return kernel.affine(x, scale, 0.0, 0.5, 0.0, 0, 2**self.bits - 1)
+        return kernel.affine(scale, 0.0, 0.5, 0.0, 0, 2**self.bits - 1)
 
     def __call__(self, x: Tensor, params: Params | None = None) -> Tensor:
         """Quantize a Tensor; the gradient goes to it and to `clip`. With `params` given, `clip` is not asked."""

@@ -75,7 +75,7 @@ class Ternary(Quantizer):
     def to_values(self, codes: Array, scale: Array, step: Array) -> Array:
         return scale * codes
 
-    def fast(self, x: Array, scale: Array, step: Array) -> Array:
+    def compiled(self, scale: Array, step: Array) -> Any:
         from tinyqnn.kernels import quantize as kernel
 
-        return kernel.affine(x, scale, 0.0, 0.5, 0.0, -1, 1, step)
+        return kernel.affine(scale, 0.0, 0.5, 0.0, -1, 1, step)

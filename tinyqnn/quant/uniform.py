@@ -116,10 +116,10 @@ class Uniform(Quantizer):
     def limits(self, scale: Array) -> tuple[Array, Array] | None:
         return None if self.signed else (0 * scale, scale * int(self.alphabet[-1]))
 
-    def fast(self, x: Array, scale: Array) -> Array:
+    def compiled(self, scale: Array) -> Any:
         from tinyqnn.kernels import quantize as kernel
 
-        return kernel.affine(x, scale, 0.0, 0.5 - self._lift, self._lift, self.alphabet[0], self.alphabet[-1])
+        return kernel.affine(scale, 0.0, 0.5 - self._lift, self._lift, self.alphabet[0], self.alphabet[-1])
 
     def __repr__(self) -> str:
         form = "" if self.signed else ", signed=False"

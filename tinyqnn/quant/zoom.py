@@ -64,7 +64,7 @@ class ZoomQ(Quantizer):
     def to_values(self, codes: Array, scale: Array, low: Array) -> Array:
         return scale * (codes + 0.5) + low
 
-    def fast(self, x: Array, scale: Array, low: Array) -> Array:
+    def compiled(self, scale: Array, low: Array) -> Any:
         from tinyqnn.kernels import quantize as kernel
 
-        return kernel.affine(x, scale, low, 0.0, 0.5, 0, 2**self.bits - 1)
+        return kernel.affine(scale, low, 0.0, 0.5, 0, 2**self.bits - 1)

@@ -15,10 +15,11 @@ With v_j = <∂L/∂y, Q_j(x)>, what the loss would gain from more of scheme j:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels import use_reference
+from tinyqnn import kernels
 from tinyqnn.nn import Module
 from tinyqnn.nn.module import Parameter
 from tinyqnn.quant import ActivationQuantizer, Params, Quantizer, WeightQuantizer
@@ -61,16 +62,14 @@ class Mix(Function):
             ctx.save(x, share, schemes, params, temperature, each)
             return back(share.astype(x.dtype) @ each)
         ctx.save(x, share, schemes, params, temperature, None)
-        y = np.empty_like(flat)
-
-        def body(first: int, last: int) -> None:
-            part, total = flat[first:last], y[first:last]
-            total[...] = 0
+        if (passes := _compiled(schemes, params, x)) is not None:
+            return back(kernels.quantize.mix(flat, passes, share))
+        y = np.zeros_like(flat)
+        for first in range(0, flat.size, CHUNK):
+            part, total = flat[first : first + CHUNK], y[first : first + CHUNK]
             for q, p, weight in zip(schemes, params, share.astype(x.dtype)):
                 if weight > 0:
-                    total += weight * _values(q, part, p)
-
-        in_chunks(body, flat.size)
+                    total += weight * q._quantized(part, p)
         return back(y)
 
     @staticmethod
@@ -81,33 +80,36 @@ class Mix(Function):
         np.copyto(g, grad)
         g = in_memory_order(g)[0]
         limits = [q.limits(**p) for q, p in zip(schemes, params)]
-        everywhere = share[[limit is None for limit in limits]].sum().astype(x.dtype)
-        values = np.zeros((-(-flat.size // CHUNK), len(schemes)))
-        grad_x = np.empty_like(flat)
-
-        def body(first: int, last: int) -> None:
-            part, gradient = flat[first:last], g[first:last]
-            passing = np.full(part.shape, everywhere)
-            for j, (q, p, limit) in enumerate(zip(schemes, params, limits)):
-                if each is None:
-                    values[first // CHUNK, j] = np.einsum("i,i", gradient, _values(q, part, p))
-                if limit is not None:
-                    passing += share[j].astype(x.dtype) * ((limit[0] <= part) & (part <= limit[1]))
-            np.multiply(gradient, passing, out=grad_x[first:last])
-
-        in_chunks(body, flat.size)
-        v = values.sum(axis=0) if each is None else (each @ g).astype(np.float64)
+        if each is None and (passes := _compiled(schemes, params, x)) is not None:
+            grad_x, v = kernels.quantize.mix_grad(g, flat, passes, limits, share)
+        else:
+            grad_x, v = np.empty_like(flat), np.zeros(len(schemes)) if each is None else (each @ g).astype(np.float64)
+            everywhere = share[[limit is None for limit in limits]].sum().astype(x.dtype)
+            for first in range(0, flat.size, CHUNK):
+                part, gradient = flat[first : first + CHUNK], g[first : first + CHUNK]
+                passing = np.full(part.shape, everywhere)
+                for j, (q, p, limit) in enumerate(zip(schemes, params, limits)):
+                    if each is None:
+                        v[j] += np.einsum("i,i", gradient, q._quantized(part, p))
+                    if limit is not None:
+                        passing += share[j].astype(x.dtype) * ((limit[0] <= part) & (part <= limit[1]))
+                np.multiply(gradient, passing, out=grad_x[first : first + CHUNK])
         grad_s = share * (v - share @ v) / temperature if temperature > 0 else np.zeros_like(v)
         return back(grad_x), grad_s
 
 
 def _values(q: Quantizer, x: Array, params: Params) -> Array:
     """Q(x), by the compiled pass for arrays of any size: several NumPy calls a scheme take longer."""
-    if x.dtype == np.float32 and not use_reference():
-        found = q.fast(x, **params)
-        if found is not None:
-            return found
-    return q._quantized(x, params)
+    passes = _compiled([q], [params], x)
+    return q._quantized(x, params) if passes is None else passes[0](x)
+
+
+def _compiled(schemes: Sequence[Quantizer], params: Sequence[Params], x: Array) -> list[Any] | None:
+    """Every scheme as a compiled pass; None where one has none, or `x` is not for kernels."""
+    if x.dtype != np.float32 or kernels.use_reference():
+        return None
+    passes = [q.compiled(**p) for q, p in zip(schemes, params)]
+    return None if any(one is None for one in passes) else passes
 
 
 def soft_sample(state: Array, noise: Array, temperature: float) -> Array:
@@ -201,14 +203,3 @@ def in_memory_order(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     shape, inverse = [x.shape[axis] for axis in order], np.argsort(order)
     flat = np.ascontiguousarray(x.transpose(order)).reshape(-1)
     return flat, lambda y: y.reshape(shape).transpose(inverse)
-
-
-def in_chunks(body: Callable[[int, int], None], size: int) -> None:
-    """`body` on every chunk, on several threads where kernels are compiled; the cut is always the same."""
-    if size <= CHUNK or use_reference():
-        for first in range(0, size, CHUNK):
-            body(first, min(first + CHUNK, size))
-    else:
-        from tinyqnn.kernels.jit import run
-
-        run(body, size, CHUNK)
