@@ -37,9 +37,9 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import simd
 
-__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "dot_halves",
-           "expect", "load", "numbers", "put", "put_bytes", "put_rows", "reach", "release", "shape", "store", "stream",
-           "whole", "zero"]  # fmt: skip
+__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "expect", "load",
+           "numbers", "put", "put_bytes", "put_rows", "reach", "release", "shape", "store", "stream", "whole",
+           "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -190,17 +190,6 @@ def dot_bytes(typingctx: Any, c: Any, a: Any, b: Any, signed: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(c, a, b, signed), codegen
-
-
-@intrinsic(prefer_literal=True)
-def dot_halves(typingctx: Any, c: Any, a: Any, b: Any) -> Any:
-    """`c += a · b` in float32, where a row of a is 32 bfloat16, and a row of b 16 pairs of neighbours of k."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _emit(builder, f"tdpbf16ps %tmm{b.literal_value}, %tmm{a.literal_value}, %tmm{c.literal_value}")
-        return context.get_dummy_value()
-
-    return types.void(c, a, b), codegen
 
 
 @intrinsic
