@@ -180,6 +180,20 @@ def plan_pairs(w: list[tuple[int, int]], x: list[tuple[int, int]]) -> Array:
     return np.array(table, np.int64)
 
 
+class _Plan(NamedTuple):
+    """What the loops want to know of one part of a product: planes of x and their weights, and two ways through."""
+
+    x: tuple[Array, Array]
+    pairs: Array
+    row: tuple[int, ...]
+    together: int
+
+    @classmethod
+    def of(cls, w: list[tuple[int, int]], x: list[tuple[int, int]]) -> _Plan:
+        planes, weights = (np.array(column, np.int64) for column in zip(*x))
+        return cls((planes, weights), plan_pairs(w, x), *plan_row(w, x))
+
+
 class BitSerialGemm(BitGemm):
     """`x · wᵀ` for codes of any kinds and widths, in 1-bit planes: `codes` (N, K) packed once, `x` (M, K).
 
@@ -218,6 +232,7 @@ class BitSerialGemm(BitGemm):
             return
         planes = len(self.alphabet.planes)
         depth = taps * words_of(c)
+        self.plans = [_Plan.of(w, x) for w, x in self.parts]
         words, places = np.empty((planes, n, depth), np.uint64), np.arange(n * taps) * words_of(c)
         pack_rows(octets.reshape(n * taps, c), self.alphabet.planes, places, words.reshape(-1), n * depth)
         self.panels = empty_words(planes * -(-n // WIDTH) * WIDTH * depth).view(UNIT)
@@ -276,16 +291,14 @@ class BitSerialGemm(BitGemm):
         return x[part % len(x)], w[part // len(x)]
 
     def loop(self, packed: Rows, part: int) -> tuple[Callable[..., object], tuple[Any, ...], int]:
-        planes, (w, x) = len(self.alphabet.planes), self.parts[part]
-        x_planes, x_weights = (np.array(column, np.int64) for column in zip(*x))
+        plan = self.plans[part]
         start = (self.start if packed.start is None else packed.start)[part]
-        rows = packed.data, packed.places, packed.walk, packed.plane_size
-        constants = start.reshape(-1), len(start), self.alphabet.constant, x_planes, x_weights
+        rows = packed.data, packed.places, packed.walk, packed.plane_size, self.panels, len(self.alphabet.planes)
+        constants = start.reshape(-1), len(start), self.alphabet.constant, *plan.x
         if packed.shape[0] > max(ROWS // 2, 1):
-            return _multiply_tile, (*rows, self.panels, planes, plan_pairs(w, x), *constants), len(w) * len(x)
-        plan, together = plan_row(w, x)
-        group = tuple(packed.plane_size * plane for plane in range(together))
-        return multiply_rows, (*rows, self.panels, planes, plan, group, x[0][0], *constants), len(w) * len(x)
+            return _multiply_tile, (*rows, plan.pairs, *constants), len(plan.pairs) - 1
+        group = tuple([packed.plane_size * plane for plane in range(plan.together)])
+        return multiply_rows, (*rows, plan.row, group, int(plan.x[0][0]), *constants), len(plan.pairs) - 1
 
 
 def _parts(alphabet: Alphabet) -> list[list[tuple[int, int]]]:

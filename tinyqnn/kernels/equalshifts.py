@@ -114,6 +114,14 @@ def _side_by_side(first, last, x, rows, cols, depths, y):
                 y[o + (k - k0) * BATCH + j] = 0
 
 
+@jit(forceinline=True)
+def _sum_four(x, a, order, k):
+    """The sum of four columns of x, and of their upper bytes."""
+    p, q = byte_pairs(x, a + BATCH * at(order, k)), byte_pairs(x, a + BATCH * at(order, k + 1))
+    r, t = byte_pairs(x, a + BATCH * at(order, k + 2)), byte_pairs(x, a + BATCH * at(order, k + 3))
+    return p + q + r + t, upper_bytes(p) + upper_bytes(q) + upper_bytes(r) + upper_bytes(t)
+
+
 @jit
 def _multiply(seat, x, order, segments, starts, first, y, rows, cols):
     """Blocks of y: BATCH rows and COLUMNS columns."""
@@ -135,29 +143,11 @@ def _multiply(seat, x, order, segments, starts, first, y, rows, cols):
                     shift, total = np.int64(segments[s, 0]), byte_pairs(flat, a)
                     upper = total  # column 0: none yet
                     for _ in range(segments[s, 1]):
-                        p, q = (
-                            byte_pairs(flat, a + BATCH * at(order, k)),
-                            byte_pairs(flat, a + BATCH * at(order, k + 1)),
-                        )
-                        r, t = (
-                            byte_pairs(flat, a + BATCH * at(order, k + 2)),
-                            byte_pairs(flat, a + BATCH * at(order, k + 3)),
-                        )
-                        total = total + p + q + r + t
-                        upper = upper + upper_bytes(p) + upper_bytes(q) + upper_bytes(r) + upper_bytes(t)
-                        k += FOUR
+                        four, above = _sum_four(flat, a, order, k)
+                        total, upper, k = total + four, upper + above, k + FOUR
                     for _ in range(segments[s, 2]):
-                        p, q = (
-                            byte_pairs(flat, a + BATCH * at(order, k)),
-                            byte_pairs(flat, a + BATCH * at(order, k + 1)),
-                        )
-                        r, t = (
-                            byte_pairs(flat, a + BATCH * at(order, k + 2)),
-                            byte_pairs(flat, a + BATCH * at(order, k + 3)),
-                        )
-                        total = total - p - q - r - t
-                        upper = upper - upper_bytes(p) - upper_bytes(q) - upper_bytes(r) - upper_bytes(t)
-                        k += FOUR
+                        four, above = _sum_four(flat, a, order, k)
+                        total, upper, k = total - four, upper - above, k + FOUR
                     add_shifted(sums, o, upper_off(total, upper), shift)
                     add_shifted(sums, o + half, upper, shift)
         last = min(rows - batch * BATCH, BATCH) - 1

@@ -7,7 +7,8 @@ A kernel is an ordinary compiled function that lets go of Python's lock (`nogil`
 
 Both ways, whoever is free takes the next piece. `run` asks nothing of a kernel, but each range wants Python's lock;
 `share` is for kernels of a fraction of a millisecond. A helper that has just worked looks for the next job for some
-0.1 ms before it sleeps, for to wake it would take 40 µs.
+0.3 ms before it sleeps, for to wake it would take 40 µs. It is that long because a product that reads some megabytes of
+weights sweeps the caches: Python itself then takes 0.1 ms from one such product to the next.
 
 Why not Numba's `parallel=True`? It adds 0.6 s of compiling to every kernel and has another threading layer on every
 system. On two quiet cores, a product of signs that takes one thread 0.45 ms takes 0.22 ms with OpenMP, 0.28 on the
@@ -40,7 +41,7 @@ __all__ = ["get_num_threads", "jit", "run", "scratch", "set_num_threads", "share
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-PATIENCE = 2500  # how often a thread looks for what it waits for before it sleeps, some 40 ns each
+PATIENCE = 8000  # how often a thread looks for what it waits for before it sleeps, some 40 ns each
 HOLD = 400  # for how long, in looks, helpers leave Python's lock to the caller of `run`
 
 keep_freed_memory()
