@@ -335,6 +335,29 @@ def test_a_step_of_one_sample_is_that_of_many(rng):
         np.testing.assert_array_equal(c1[:, 0], c[:, i])
 
 
+class Stacked(nn.Module):
+    """A layer whose outputs are stacked with nothing else."""
+
+    def __init__(self, axis, rng):
+        super().__init__()
+        self.fc, self.axis = nn.Linear(4, 3, rng=rng), axis
+
+    def forward(self, x):
+        return F.stack([self.fc(x)], self.axis)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_a_stack_of_one_has_an_axis_more(rng, axis):
+    x = images(rng, (5, 4))
+    packed = deploy.pack(graph.generate(Stacked(axis, rng), x, weights="C-2", activations="C-2").eval(), x)
+    assert packed(x).shape == np.stack([np.empty((5, 3))], axis).shape
+    for wrong in (3, -4, 2**31, -(2**31)):  # as a damaged file may have it
+        next(layer for layer in packed.layers if layer.op == "stack").options["axis"] = wrong
+        damaged = deploy.Packed(packed.layers, packed.inputs, packed.outputs, packed.lengths)
+        with pytest.raises(ValueError, match="cannot be stacked along axis"):
+            damaged(x)
+
+
 class Bare(nn.Module):
     """Products without a bias, one after another."""
 

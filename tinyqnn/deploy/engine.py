@@ -199,6 +199,8 @@ class Engine:
             def alone(values: Values, lengths: list[int]) -> None:
                 array = _get(values, source)
                 before = axis if axis >= 0 else array.ndim + 1 + axis
+                if not 0 <= before <= array.ndim:
+                    raise ValueError(f"{name}: an array of shape {array.shape} cannot be stacked along axis {axis}")
                 values[name] = array[(slice(None),) * before + (None,)]
 
             return alone
