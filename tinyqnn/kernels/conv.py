@@ -225,7 +225,7 @@ def _pack(first, last, w, group, lane, channel, kernel, taps, classes, groups, c
             o += width
 
 
-@jit
+@jit(inner=True)
 def _fill(space, x, n0, n1, size, corner, padded):
     """Copy images n0 … n1 of x (N, H, W, C) into the middle of the work space, whose border is zero already."""
     h, w, c = size
@@ -493,7 +493,7 @@ def conv2d_grad_input(
     return gx.transpose(0, 3, 1, 2)
 
 
-@jit
+@jit(inner=True)
 def _fill_slabs(space, x, n0, n1, size, corner, padded, slab):
     """The same as slabs of `slab` channels: (N, H, W, C) -> (C/slab, N, H, W, slab).
 
@@ -516,7 +516,7 @@ def _fill_slabs(space, x, n0, n1, size, corner, padded, slab):
                         t += c
 
 
-@jit
+@jit(inner=True)
 def _panels(space, gy, n0, n1, n_pixels, groups, c_out):
     """gy of images n0 … n1, (pixel, G·O) -> (group, panel, pixel, lane): aligned vectors, one after the other."""
     width_all = (c_out + LANES - 1) // LANES * LANES

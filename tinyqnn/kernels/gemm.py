@@ -46,14 +46,14 @@ __all__ = ["Packed", "linear_grad", "matmul", "pack", "packed", "panel_width", "
 DEPTH = 320  # numbers of k walked at a time: with ROW_BLOCK rows of a 0.3 MB, a part of the L2 cache
 ROW_BLOCK = 240
 SMALL = 4_000_000  # multiplications below which a second thread does not pay
-SMALL_DEPTH = 512  # and the numbers of k that go well in one block
+SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 
 
 def _make_product(rows: int, cols: int) -> Any:
     """The loop below for tiles of `rows` × `cols` vectors, as many as there are registers, less a few for a and b."""
 
-    @jit
+    @jit(inner=True)
     def product(
         a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
     ):
@@ -78,7 +78,7 @@ def _make_product(rows: int, cols: int) -> Any:
 LINE_ROWS = REGISTERS // 2
 
 
-@jit
+@jit(inner=True)
 def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, y, targets, q):
     """`product` for one full vector of lanes added to y, where LINE_ROWS places at a time are neighbours.
 
@@ -97,7 +97,7 @@ def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b,
         store_tile(acc, y, y_row, q, LANES)
 
 
-@jit
+@jit(inner=True)
 def product_pixels(a, places, first, last, runs, run0, run1, base, steps, b, j0, bias, o, y, targets, q, lanes):
     """`product` for one vector of lanes, where LINE_ROWS places at a time lie LANES numbers apart, as pixels do."""
     for p in range(first, last, LINE_ROWS):
@@ -127,7 +127,7 @@ def panel_width(lanes):
     return 2 * LANES if lanes > LANES else LANES
 
 
-@jit
+@jit(inner=True)
 def product(
     a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
 ):
@@ -224,8 +224,8 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
 
 
 @jit
-def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, y):
-    """The whole of y = a @ b + bias, b packed first if it was given room for it."""
+def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
+    """The whole of y = a @ b + bias, or the larger of that and 0; b is packed first if it was given room for it."""
     none, start = np.int64(0), np.zeros(1, np.int64)
     places, targets = np.empty(rows, np.int64), np.empty(rows, np.int64)
     for i in range(rows):
@@ -247,6 +247,9 @@ def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, c
                 targets, o, lanes,
             )  # fmt: skip
         o += width
+    if relu:
+        for i in range(len(y)):
+            y[i] = np.float32(0) if y[i] <= 0 else y[i]  # NaN stays NaN
 
 
 def _round_up(n: int) -> int:
@@ -312,7 +315,7 @@ def matmul(
             numbers, stride_b, stride_n = flat(b)
             packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
             _multiply_small(
-                left, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, result
+                left, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, False, result
             )
             return out
         if rows + LANES < cols and rows * (depth + 2 * cols) < depth * cols:
@@ -349,16 +352,6 @@ def _fits(*arrays: np.ndarray, rows: int, n_out: int, n_in: int) -> bool:
     return not use_reference()
 
 
-@jit
-def _linear(x, w, bias, rows, n_out, n_in, relu, packed, y):
-    """The layer in one call."""
-    one = np.int64(1)
-    _multiply_small(x, n_in, one, rows, n_in, w, one, n_in, n_out, packed, bias, y)
-    if relu:
-        for i in range(len(y)):
-            y[i] = np.float32(0) if y[i] <= 0 else y[i]  # NaN stays NaN
-
-
 def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
     """x @ w.T + bias, or the larger of that and 0, with x (n, in) and w (out, in): (n, out).
 
@@ -372,7 +365,9 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: b
     y = np.empty((rows, n_out), np.float32)
     bias = np.zeros(n_out, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
     packed = scratch(n_in * _round_up(n_out))
-    _linear(x.reshape(-1), w.reshape(-1), bias, rows, n_out, n_in, relu, packed, y.reshape(-1))
+    _multiply_small(
+        x.reshape(-1), n_in, 1, rows, n_in, w.reshape(-1), 1, n_in, n_out, packed, bias, relu, y.reshape(-1)
+    )
     return y
 
 
@@ -396,8 +391,8 @@ def _linear_grad(g, y, kept, x, w, rows, n_out, n_in, packed, gx, gw, gb):
             kept[i] = g[i] if y[i] > 0 else np.float32(0)
         g = kept
     if len(gx):
-        _multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, gx)
-    _multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, gw)
+        _multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, False, gx)
+    _multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, False, gw)
     _column_sums(0, n_out, g, n_out, gb)
 
 

@@ -47,13 +47,13 @@ HOLD = 400  # for how long, in looks, helpers leave Python's lock to the caller 
 keep_freed_memory()
 
 
-def jit(function: Function | None = None, **options: Any) -> Any:
+def jit(function: Function | None = None, inner: bool = False, **options: Any) -> Any:
     """`numba.njit` as every kernel here wants it: cached on disk, without Python's lock.
 
     Where the cache folder cannot be written to, the kernel is compiled anew by each process. Numba recompiles when the
     function's own file changed, not when a function it calls did, so the cache entry is stamped with all of this
-    folder's files. What nobody asks for is not compiled: no entrance for C, none for Python to a part that is inlined
-    by force, and no version of its own for every literal that kernels give one another.
+    folder's files. What nobody asks for is not compiled: no entrance for C, none for Python to an `inner` part, which
+    only kernels call, and no version of its own for every literal that kernels give one another.
 
     >>> @jit
     ... def double(x):
@@ -62,8 +62,8 @@ def jit(function: Function | None = None, **options: Any) -> Any:
     42
     """
     if function is None:
-        return lambda f: jit(f, **options)
-    inner = options.get("forceinline", False)
+        return lambda f: jit(f, inner, **options)
+    inner = inner or options.get("forceinline", False)
     options = {"nogil": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": inner, **options}
     try:
         compiled = numba.njit(cache=True, **options)(function)

@@ -19,7 +19,7 @@ Array = np.ndarray
 TOGETHER = 256  # maxima that are kept side by side: several vectors, none of which waits for the one before
 
 
-@jit
+@jit(inner=True)
 def _largest(row, tops):
     top, whole = row[0], len(row) // TOGETHER * TOGETHER
     if whole:
@@ -34,7 +34,7 @@ def _largest(row, tops):
     return top
 
 
-@jit(fastmath={"reassoc"})  # the sum may be taken in any order, so it fills vectors
+@jit(inner=True, fastmath={"reassoc"})  # the sum may be taken in any order, so it fills vectors
 def _exponentials(row, top, out):
     """e^(row − top) to `out`, and the sum of all."""
     total = np.float32(0)

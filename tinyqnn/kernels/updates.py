@@ -35,7 +35,7 @@ def fast(*arrays: Array) -> bool:
     return not use_reference()
 
 
-@jit
+@jit(inner=True)
 def _flushed(x):
     return np.float32(0) if abs(x) < TINY else x
 
