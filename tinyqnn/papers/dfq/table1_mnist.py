@@ -53,7 +53,7 @@ def cells(scale: str) -> list[Config]:
     if scale == "smoke":
         return [Config(seed, "noise-mnist", 4, 100, 50, 50, 25, 1, 1, 1, 1) for seed in range(3)]
     if scale == "small":
-        return [Config(seed) for seed in range(3)]
+        return [Config(seed) for seed in range(4)]
     return [
         Config(seed, train=50_000, valid=10_000, epochs=20, search_epochs=10, retrain_epochs=10) for seed in range(5)
     ]
