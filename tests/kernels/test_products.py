@@ -169,6 +169,26 @@ def test_products_with_powers_of_two_are_exact(m, n, k, bits, unsigned, by_shift
         same(ShiftGemm(codes, bits, unsigned), x, plain(x, w))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "low", "high"),
+    [(lambda w: BitSerialGemm(w, 2, "midrise", 3, "signed"), -4, 4), (lambda w: ShiftGemm(w, 2), -128, 128)],
+)
+def test_one_row_is_the_same_forwards_and_backwards(rng, make, low, high, threads):
+    """Large enough for two threads to share."""
+    w, x, before = rng.integers(-2, 2, (710, 9000)), rng.integers(low, high, (1, 9000)), jit.get_num_threads()
+    g = make(w)
+    try:
+        jit.set_num_threads(threads)
+        ways = set()
+        for _ in range(3):
+            assert np.array_equal(g(x), plain(x, g.values.reshape(w.shape)))
+            ways.add(g.back)
+        assert ways == {False, True}
+    finally:
+        jit.set_num_threads(before)
+
+
 @pytest.mark.parametrize("x", [-128, 127])
 @pytest.mark.parametrize("codes", [(7, 7), (-8, -8), (7, -8), (0, 0), (-1, 0)])
 def test_sums_of_equal_shifts_do_not_overflow(x, codes):

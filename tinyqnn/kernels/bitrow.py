@@ -21,7 +21,7 @@ from tinyqnn.kernels.count import ROWS, count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.product import COLS, UNITS, WIDTH
 from tinyqnn.kernels.simd import apply, multiples, popcount, put_tile, zeros
-from tinyqnn.kernels.turns import leave, take
+from tinyqnn.kernels.turns import leave, mirrored, take
 
 __all__ = ["Planes", "multiply_row", "multiply_rows", "plan_row", "row_sum", "shifted"]
 
@@ -120,14 +120,15 @@ def multiply_row(b, planes, plan, a, group, walk, start, total):
 
 @jit
 def multiply_rows(
-    seat, blocks, a, places, walk, plane_size, b, planes, plan, group, x_first, start, start_rows, constant, x_planes,
-    x_weights, cols, y,
+    seat, blocks, back, a, places, walk, plane_size, b, planes, plan, group, x_first, start, start_rows, constant,
+    x_planes, x_weights, cols, y,
 ):  # fmt: skip
-    """Blocks of y, row by row."""
+    """Blocks of y, row by row, from the first panel to the last, or `back` (see `turns.mirrored`)."""
     block, none = take(seat), multiples(0, 0, 1)
     while block >= 0:
-        i0, i1, j0, j1 = blocks[block]
-        for j in range(j0, j1, WIDTH):
+        i0, i1, j0, j1 = blocks[mirrored(seat, block) if back else block]
+        last = j0 + (j1 - j0 - 1) // WIDTH * WIDTH
+        for j in range(last, j0 - 1, -WIDTH) if back else range(j0, j1, WIDTH):
             for i in range(i0, i1):
                 acc = _times_row(b, j, planes, plan, a, places[i] + x_first * plane_size, group, plane_size, walk)
                 put_tile(acc, y, none, i * cols + j, j1 - j, True, start, none, i % start_rows * cols + j)

@@ -228,6 +228,7 @@ class BitSerialGemm(BitGemm):
         x_parts = len(_parts(self.x_alphabet))
         self.tap_sums = np.repeat(stacked.sum(-1, dtype=np.int64).transpose(0, 2, 1), x_parts, 0)  # (parts, taps, N)
         self.start = self.start_table(None)
+        self.back = False  # which way the last call read the weights
         if not self.compiled:
             return
         planes = len(self.alphabet.planes)
@@ -298,7 +299,8 @@ class BitSerialGemm(BitGemm):
         if packed.shape[0] > max(ROWS // 2, 1):
             return _multiply_tile, (*rows, plan.pairs, *constants), len(plan.pairs) - 1
         group = tuple([packed.plane_size * plane for plane in range(plan.together)])
-        return multiply_rows, (*rows, plan.row, group, int(plan.x[0][0]), *constants), len(plan.pairs) - 1
+        self.back = not self.back
+        return multiply_rows, (self.back, *rows, plan.row, group, int(plan.x[0][0]), *constants), len(plan.pairs) - 1
 
 
 def _parts(alphabet: Alphabet) -> list[list[tuple[int, int]]]:

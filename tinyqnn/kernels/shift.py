@@ -40,7 +40,7 @@ from tinyqnn.kernels.simd import (
     look_up,
     nibbles,
 )
-from tinyqnn.kernels.turns import leave, take
+from tinyqnn.kernels.turns import leave, mirrored, take
 
 __all__ = ["ShiftGemm"]
 
@@ -56,11 +56,12 @@ _BYTES = np.concatenate([np.tile([*t, *-t], 4) for t in (_FOURS, _ONES)]).astype
 
 
 @jit
-def _shift_row(seat, table, groups, w, y, cols):
+def _shift_row(seat, back, table, groups, w, y, cols):
     """Panels of y, of four vectors, for one row of x: a word of w has eight weights."""
     part, panel = np.empty(PANEL, np.int32), take(seat)
     while panel >= 0:
-        i = panel * groups * PANEL
+        here = mirrored(seat, panel) if back else panel
+        i = here * groups * PANEL
         a = b = c = d = int_load(part, 0) - int_load(part, 0)
         for g in range(groups):
             w0, w1 = int_load(w, i), int_load(w, i + LANES)
@@ -74,8 +75,8 @@ def _shift_row(seat, table, groups, w, y, cols):
         int_store(b, part, LANES)
         int_store(c, part, 2 * LANES)
         int_store(d, part, 3 * LANES)
-        for n in range(panel * PANEL, min((panel + 1) * PANEL, cols)):
-            y[n] = part[n - panel * PANEL]
+        for n in range(here * PANEL, min((here + 1) * PANEL, cols)):
+            y[n] = part[n - here * PANEL]
         panel = take(seat)
     leave(seat)
 
@@ -88,12 +89,13 @@ def _add_eight(total, w, even, odd, table):
 
 
 @jit
-def _multiply_row(seat, x, tables, groups, w, start, y, cols):
+def _multiply_row(seat, back, x, tables, groups, w, start, y, cols):
     """The same with products of bytes: x has four even bytes and four odd ones of each eight as two words."""
     part, panel = np.empty(PANEL, np.int32), take(seat)
     fours, ones = int_load(tables, 0), int_load(tables, LANES)
     while panel >= 0:
-        i = panel * groups * PANEL
+        here = mirrored(seat, panel) if back else panel
+        i = here * groups * PANEL
         a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = fours - fours
         for g in range(groups):
             even, odd = int_splat(fours, at(x, 2 * g)), int_splat(fours, at(x, 2 * g + 1))
@@ -108,8 +110,8 @@ def _multiply_row(seat, x, tables, groups, w, start, y, cols):
         int_store(a1 + a1 + a1 + a1 + b1, part, LANES)
         int_store(a2 + a2 + a2 + a2 + b2, part, 2 * LANES)
         int_store(a3 + a3 + a3 + a3 + b3, part, 3 * LANES)
-        for n in range(panel * PANEL, min((panel + 1) * PANEL, cols)):
-            y[n] = start[n] + part[n - panel * PANEL]
+        for n in range(here * PANEL, min((here + 1) * PANEL, cols)):
+            y[n] = start[n] + part[n - here * PANEL]
         panel = take(seat)
     leave(seat)
 
@@ -131,7 +133,7 @@ class ShiftGemm:
         half = 2 ** (bits - 1)
         octets = by_taps(as_bytes(codes, -half, half - 1, f"power-of-two weights of {bits} bits"))
         octets = octets.reshape(len(octets), -1)
-        self.shape = octets.shape
+        self.shape, self.back = octets.shape, False  # which way the last call read the weights
         check_depth(self.shape[1], 2**half * (255 if unsigned else 128))
         self.bits, self.unsigned, self.compiled = bits, unsigned, not use_reference()
         shift = np.where(octets >= 0, octets, -1 - octets).astype(np.int64)
@@ -182,13 +184,14 @@ class ShiftGemm:
 
     def _row(self, x: Array, y: Array) -> None:
         panels, groups = -(-len(y) // PANEL), -(-self.shape[1] // 8)
+        self.back = not self.back
         if BY_BYTES:
-            share(_multiply_row, panels, x, _BYTES, groups, self.nibbles, self.start, y, len(y))
+            share(_multiply_row, panels, self.back, x, _BYTES, groups, self.nibbles, self.start, y, len(y))
             return
         table = np.zeros((8 * groups, 16), np.int32)
         np.left_shift(x[:, None], SHIFTS, out=table[: len(x), :8])
         np.negative(table[:, :8], out=table[:, 8:])
-        share(_shift_row, panels, table.reshape(-1), groups, self.nibbles, y, len(y))
+        share(_shift_row, panels, self.back, table.reshape(-1), groups, self.nibbles, y, len(y))
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         return self.multiply(self.pack(x), out)

@@ -29,7 +29,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["DONE", "HOLD", "RANGES", "SIZE", "add", "close", "give_up", "leave", "linger", "take"]
+__all__ = ["DONE", "HOLD", "RANGES", "SIZE", "add", "close", "give_up", "leave", "linger", "mirrored", "take"]
 
 JOB, COMING, PATIENCE, ITEMS, MINE, RANGE, COUNT = range(7)  # in a seat: addresses of the numbers of the job and of the
 # one to come (0 for the caller), how often to look, items, those this thread took, its range now, and how many ranges
@@ -95,6 +95,18 @@ def take(seat):
             return item
         seat[RANGE] = (mine + 1) % count
     return -1
+
+
+@numba.njit
+def mirrored(seat, item):
+    """The item as far from the end of its range as this one is from the beginning.
+
+    Weights that no cache can hold are read forwards by one call and backwards by the next, which so begins with what
+    the one before has left there.
+    """
+    items, count = seat[ITEMS], seat[COUNT]
+    mine = ((item + 1) * count - 1) // items
+    return mine * items // count + (mine + 1) * items // count - 1 - item
 
 
 @_part
