@@ -29,7 +29,7 @@ ENGINES = {  # key: (name, colour)
 
 def draw(rows: list[dict[str, Any]]) -> None:
     """How many times as long each of the others takes; right of the line packed is faster."""
-    with beside(__file__, 8, 0.22 * sum(len(row["times"]) + 1 for row in rows) + 1.2) as figure:
+    with beside(__file__, 8, 0.22 * sum(len(row["times"]) + 1 for row in rows) + 1.6) as figure:
         axes, y, ticks, seen = figure.subplots(), 0, [], set()
         for row in rows:
             ticks.append(y + (len(row["times"]) - 1) / 2)
@@ -46,7 +46,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         axes.set_xlabel("times as long as the packed network (medians)")
         axes.grid(False)
         axes.invert_yaxis()
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3)
 
 
 def tell(results: dict[str, Any]) -> str:
