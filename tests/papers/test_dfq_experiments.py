@@ -44,7 +44,7 @@ def test_each_runs_whole_at_its_smallest(name, tmp_path):
     figure = picture.figure(6, 4)
     experiment.draw(cells, figure)
     assert figure.axes
-    assert len({c.seed for c in experiment.cells("small")}) == len({c.seed for c in configs}) == 3
+    assert len({c.seed for c in experiment.cells("small")}) >= 3 == len({c.seed for c in configs})
     assert experiment.cells("paper")
 
 

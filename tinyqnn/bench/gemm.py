@@ -33,6 +33,8 @@ __all__ = ["CASES", "Case", "choices", "first_calls", "host", "host_table", "mea
 Array = np.ndarray
 Call = Callable[[], Any]
 
+REST = 0.04  # seconds before a turn: threads of the engine before look for more work as long, and take a core with them
+
 
 class Case(NamedTuple):
     """A product to measure: x (M, K) · wᵀ (K, N), or a 3×3 convolution of M = (images, height, width)."""
@@ -284,6 +286,7 @@ def _take_turns(case: Case, wires: dict[str, Connection], rounds: int) -> dict[s
         calls[engine] = max(2, min(200, int(0.05 / min(wires[engine].recv()))))
     for _ in range(rounds):
         for engine in there:
+            time.sleep(REST)
             wires[engine].send(calls[engine])
             seconds[engine] += wires[engine].recv()
     for wire in wires.values():
