@@ -1,10 +1,9 @@
 """Table 1, MNIST: two depthwise-separable layers in float, 8 bits, a mixture that DFQ finds, and binary
 
-The network is `models.Separable` with 128 channels after its first convolution, which has stride 2: wide enough that
-any two of the three 3×3 layers may have 8 bits at 28×. How all four are trained, and what the bound is, stands in
-`_table1.py`; no layer is widened afterwards. Width, rates, numbers of steps and `share` were chosen on other seeds, 100
-and 101. (With 84 channels and a share of 0.75, for the same seeds, one of three searches ended at 26.5×, and one below
-the binary network.)
+The network is `models.Separable` with 84 channels after its first convolution, which has stride 2: wide enough that two
+of the three 3×3 layers may have 8 bits at 28×. How all four are trained, and what the bound is, stands in
+`_table1.py`; no layer is widened afterwards (an earlier protocol did so, for the same seeds). Rates, numbers of steps
+and `share` were chosen by the validation loss of another seed, 100.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Config(Comparison):
     """One seed: a float network and its three quantized forms."""
 
     data: str = "mnist"
-    width: int = 128
-    train: int = 9_000
+    width: int = 84
+    train: int = 12_000
     valid: int = 8_000
     test: int = 10_000
     batch_size: int = 50
@@ -46,14 +45,14 @@ class Config(Comparison):
     lr: float = 1e-2
     quantized_lr: float = 5e-3
     alpha_lr: float = 0.05
-    share: float = 0.9
+    share: float = 0.75
 
 
 def cells(scale: str) -> list[Config]:
     if scale == "smoke":
         return [Config(seed, "noise-mnist", 4, 100, 50, 50, 25, 1, 1, 1, 1) for seed in range(3)]
     if scale == "small":
-        return [Config(seed) for seed in range(4)]
+        return [Config(seed) for seed in range(3)]
     return [
         Config(seed, train=50_000, valid=10_000, epochs=20, search_epochs=10, retrain_epochs=10) for seed in range(5)
     ]
