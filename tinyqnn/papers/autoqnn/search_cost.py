@@ -24,6 +24,7 @@ from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.search import Policy
 from tinyqnn.train import Trainer
 
+VERSION = 2  # a mixture of schemes is one compiled pass each way
 TIME, MEMORY = 6.0, 2.0  # what a QSS epoch may cost, in float epochs
 KINDS = ("float", "C-3", "QPL", "QSS coarse", "QSS fine")
 
