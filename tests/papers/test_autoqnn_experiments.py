@@ -12,6 +12,7 @@ from tinyqnn.papers.autoqnn import _baselines as baselines
 from tinyqnn.papers.autoqnn import fig2, table2
 from tinyqnn.papers.claims import FAILS, HOLDS, UNDECIDED, judge
 from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.papers.reproduce import SIZE
 from tinyqnn.search import Policy
 
 NEEDS = {
@@ -44,7 +45,7 @@ def test_the_smoke_scale_runs_and_is_shown(name, dataset, tmp_path):
     for claim in experiment.CLAIMS:
         judge(claim, cells)
     with picture.look():
-        figure = picture.figure(8, 5)
+        figure = picture.figure(*getattr(experiment, "SIZE", SIZE))
         experiment.draw(cells, figure)
         picture.save(figure, tmp_path / "figure.png")
 

@@ -19,6 +19,7 @@ from tinyqnn.papers.dfq._cells import compression
 from tinyqnn.papers.dfq._table1 import searches
 from tinyqnn.papers.dfq._vgg16 import VGG16
 from tinyqnn.papers.experiment import Cell, Report
+from tinyqnn.papers.reproduce import SIZE
 from tinyqnn.search.dfq_found import DFQPolicy
 from tinyqnn.search.policy import Choice, Policy
 from tinyqnn.train import Trainer
@@ -41,7 +42,7 @@ def test_each_runs_whole_at_its_smallest(name, tmp_path):
     assert all(claim.id.startswith(f"{name}.") for claim in experiment.CLAIMS)
     assert all(judge(claim, cells).seeds == 3 for claim in experiment.CLAIMS)
     assert experiment.table(cells).count("\n") > 5
-    figure = picture.figure(6, 4)
+    figure = picture.figure(*getattr(experiment, "SIZE", SIZE))
     experiment.draw(cells, figure)
     assert figure.axes
     assert len({c.seed for c in experiment.cells("small")}) >= 3 == len({c.seed for c in configs})

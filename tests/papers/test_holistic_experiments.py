@@ -12,6 +12,7 @@ from tinyqnn import picture
 from tinyqnn.papers import experiment as experiments
 from tinyqnn.papers.claims import FAILS, HOLDS, UNDECIDED, judge
 from tinyqnn.papers.experiment import Cell, Report, read_config
+from tinyqnn.papers.reproduce import SIZE
 
 NAMES = [name for name in experiments.names() if name.startswith("holistic.")]
 
@@ -44,7 +45,7 @@ def test_smoke_runs_and_its_result_is_json_that_finds_its_config_again(name, smo
 def test_table_and_picture_are_made_of_whatever_cells_there_are(name, smoke):
     experiment, cells = smoke(name)
     assert experiment.table(cells).strip()
-    drawn = picture.figure(*getattr(experiment, "SIZE", (9, 5)))
+    drawn = picture.figure(*getattr(experiment, "SIZE", SIZE))
     with picture.look():
         experiment.draw(cells, drawn)
     assert drawn.get_axes() or drawn.subfigs

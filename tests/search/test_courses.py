@@ -44,6 +44,14 @@ def test_a_layer_looks_alike_in_both_panels_though_one_of_them_has_fewer(figure)
     assert set(activations) == {(4, 5)}
 
 
+def test_of_many_layers_none_is_named(figure):
+    names = [f"block{i}.conv" for i in range(60)]
+    layers = {"weights": [(name, name, 1) for name in names], "activations": []}
+    draw_widths(figure, layers, [dict.fromkeys(names, 3.0)] * 2)
+    assert list(legend(figure)) == ["average"]
+    figure.canvas.draw()  # and there is room for all
+
+
 def test_a_scheme_looks_alike_in_all_panels_and_the_likeliest_is_named(figure):
     course = [
         {

@@ -13,7 +13,7 @@ from tinyqnn.search import Policy
 from tinyqnn.search.courses import draw_widths, layers_of, weights_first
 from tinyqnn.tensor import Array
 
-NAMED = 24  # states that have a name beside their row
+NAMED = 24  # rows at most that have their names beside them
 
 
 def draw(
@@ -86,7 +86,11 @@ def _bytes(axes: Any, sizes: Sequence[tuple[str, float, float]]) -> None:
     place = np.arange(len(names))
     axes.barh(place - 0.2, [full / 1000 for _, full, _ in sizes], 0.4, color=picture.GREY, label="float32")
     axes.barh(place + 0.2, [small / 1000 for _, _, small in sizes], 0.4, color=picture.RED, label="quantized")
-    axes.set(title="size of the weights", xlabel="kB", yticks=place, yticklabels=names)
+    axes.set(title="size of the weights", xlabel="kB")
+    if len(names) <= NAMED:
+        axes.set_yticks(place, names, fontsize=150 / max(len(names), 15))
+    else:
+        axes.set(yticks=[], ylabel="layers, the first on top")
     axes.set_xscale("symlog", linthresh=0.1)
     axes.invert_yaxis()
     axes.legend(fontsize=8)
@@ -97,7 +101,7 @@ def _schemes(axes: Any, found: Mapping[str, Mapping[str, float]]) -> None:
     states = weights_first(found)
     names = list(dict.fromkeys(name for state in states for name in found[state]))
     table = np.array([[found[state].get(name, np.nan) for name in names] for state in states])
-    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="nearest")
     axes.plot(np.nanargmax(table, axis=1), range(len(states)), "o", color=picture.RED, markersize=4)
     axes.set(title="how likely each scheme is", xlabel="scheme")
     axes.set_xticks(range(len(names)), names, fontsize=8)

@@ -11,6 +11,8 @@ from tinyqnn.search.policy import ROLES, Policy
 
 __all__ = ["draw_probabilities", "draw_widths", "layers_of", "weights_first"]
 
+NAMED = 12  # layers at most that are named; of more, looks would be told apart by nobody
+
 
 def weights_first(states: Iterable[str]) -> list[str]:
     """The states of weights, and then those of activations.
@@ -76,7 +78,7 @@ def draw_widths(
         mean = [average_bits([point[vertex] for vertex, _, _ in learned[role]], sizes) for point in course]
         axes.plot(mean, **looks["average"])
         axes.set_title(f"bits of {role}", fontsize=9)
-    _finish(figure, list(panels), looks)
+    _finish(figure, list(panels), looks if len(names) <= NAMED else {"average": looks["average"]})
 
 
 def _finish(figure: Any, panels: Sequence[Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
