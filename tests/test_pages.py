@@ -15,6 +15,9 @@ _spec = importlib.util.spec_from_file_location("run_page", ROOT / "tutorials" / 
 runner = importlib.util.module_from_spec(_spec)
 
 
+LONG = ("04", "06", "07", "09", "10")  # pages that train for seconds
+
+
 def setup_module():
     import sys
 
@@ -22,7 +25,9 @@ def setup_module():
     _spec.loader.exec_module(runner)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.slow] * (p.name[:2] in LONG), id=p.name) for p in PAGES]
+)
 def test_a_page_prints_what_it_says(page, monkeypatch, tmp_path):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(page.parent)

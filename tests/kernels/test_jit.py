@@ -239,6 +239,7 @@ def test_ctrl_c_in_the_midst_of_shared_work_ends_the_program():
         import numpy as np
         from tinyqnn.kernels import jit
         from test_jit import count_items
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
         jit.set_num_threads(2)
         jit.share(count_items, 10, np.zeros(10, int))
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()

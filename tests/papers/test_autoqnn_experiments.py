@@ -28,7 +28,12 @@ NEEDS = {
 ACCURATE = {"float": 0.9, "Z-2/P-2": 0.88, "Z-2/P-3": 0.885, "Z-3/P-3": 0.89, "C-2/C-2": 0.86}
 
 
-@pytest.mark.parametrize(("name", "dataset"), NEEDS.items())
+LONG = ("search_cost", "mnist_equal_size", "table7")
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"), [pytest.param(*need, marks=[pytest.mark.slow] * (need[0] in LONG)) for need in NEEDS.items()]
+)
 def test_the_smoke_scale_runs_and_is_shown(name, dataset, tmp_path):
     if dataset is not None:
         try:
