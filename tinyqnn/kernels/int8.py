@@ -161,8 +161,6 @@ class Int8Gemm(IntegerGemm):
             self._last: tuple[Any, Any] = (None, None)  # what the last walk, and the last stairs, were made into
             self._stairs: tuple[Any, Any] = (None, None)
             self._walk = np.arange(groups.shape[1])
-            self._plain: tiled.Panels | None = None  # for the rows of a matrix
-            self._tables: dict[int, Array] = {}  # for so many rows in a tile
             return
         self.panels = aligned(-(-n // WIDTH) * WIDTH * groups.shape[1]).view(np.int32)
         self.panels[...] = panels(groups[None], WIDTH).reshape(-1)
@@ -216,13 +214,9 @@ class Int8Gemm(IntegerGemm):
         y = np.empty((len(x), self.shape[0]), np.int32) if out is None else out
         if out is not None:
             self.check(Rows(x.shape, x), y)
-        height = min(len(x), tiles.ROWS)
-        if height not in self._tables:
-            self._tables[height] = tiles.shape(height, min(self.shape[0], tiles.COLUMNS))
-        if self._plain is None:
-            self._plain = self._by_runs(tiled.runs_of(self._walk))
-        low = 0 if self.unsigned else self.low
-        if not _on_tiles(np.ascontiguousarray(x), low, self.high, self.midrise, self._tables[height], *self._plain, y):
+        table = tiles.shape(min(len(x), tiles.ROWS), min(self.shape[0], tiles.COLUMNS))
+        low, panels = 0 if self.unsigned else self.low, self._panels(self._walk)
+        if not _on_tiles(np.ascontiguousarray(x), low, self.high, self.midrise, table, *panels, y):
             as_bytes(x, self.low, self.high, "activations")  # raises
         return y
 
@@ -307,11 +301,16 @@ class Int8Gemm(IntegerGemm):
     def _on_tiles(self, packed: Rows, y: Array, stairs: Stairs | None = None) -> None:
         if not len(y):
             return
-        walk, panels = self._last
-        if walk is not packed.walk:
-            panels = self._by_runs(tiled.runs_of(packed.walk))
-            self._last = packed.walk, panels
+        panels = self._panels(packed.walk)
         tiled.multiply(packed.data, packed.places, panels, not self.unsigned, y, self._table(stairs))
+
+    def _panels(self, walk: Array) -> tiled.Panels:
+        """The weights as tiles for rows of such a walk."""
+        known, panels = self._last
+        if known is not walk:
+            panels = self._by_runs(tiled.runs_of(walk))
+            self._last = walk, panels
+        return panels
 
     def _by_runs(self, runs: tuple[tuple[int, int], ...]) -> tiled.Panels:
         """The weights as tiles for rows that lie in such runs."""

@@ -19,7 +19,7 @@ from tinyqnn.kernels import tiles, turns
 from tinyqnn.kernels.jit import aligned, jit, scratch, share
 from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, dot, end, flat, pack_panel
 
-__all__ = ["cut", "matmul", "pays", "whole_tiles"]
+__all__ = ["cut", "matmul", "pays"]
 
 Array = np.ndarray
 
@@ -143,12 +143,6 @@ def _add_up(seat, parts, bias, y):
     turns.leave(seat)
 
 
-@lru_cache(maxsize=1)
-def whole_tiles() -> Array:
-    """Sixteen rows, sixteen columns."""
-    return tiles.shape(ROWS, ROWS)
-
-
 @lru_cache(maxsize=64)
 def _walk(depth: int) -> Array:
     """Where the steps of a panel lie: one behind the other."""
@@ -186,7 +180,7 @@ def _in_blocks(a: Array, b: Array, bias: Array, out: Array) -> bool:
 
     def call(seat: Array) -> None:
         _by_blocks(
-            seat, whole_tiles(), _walk(depth), x, across, along, left, block, ready, rows, cols, depth, bias,
+            seat, tiles.shape(ROWS, ROWS), _walk(depth), x, across, along, left, block, ready, rows, cols, depth, bias,
             out.reshape(-1), scratch(STEP), scratch(block // ROWS * steps * STEP, slot=1), spoiled,
         )  # fmt: skip
 
@@ -203,7 +197,7 @@ def _in_stretches(a: Array, b: Array, bias: Array, out: Array) -> bool:
 
     def call(seat: Array) -> None:
         _by_stretches(
-            seat, whole_tiles(), _walk(LONG), *left, *right, rows, cols, depth, long, parts,
+            seat, tiles.shape(ROWS, ROWS), _walk(LONG), *left, *right, rows, cols, depth, long, parts,
             scratch(STEP), scratch(here, slot=1), spoiled,
         )  # fmt: skip
 

@@ -18,7 +18,6 @@ import numpy as np
 from tinyqnn.kernels import tiles, turns
 from tinyqnn.kernels.jit import aligned, jit, scratch, share
 from tinyqnn.kernels.simd import at, copy
-from tinyqnn.kernels.thirdgemm import whole_tiles
 from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, dot, dot_three, end, pack_panel
 
 if TYPE_CHECKING:
@@ -172,8 +171,8 @@ def grad_weight(plan: Plan, taps: tuple[tuple[int, int], ...], gy: Array, x: Arr
 
     def call(seat: Array) -> None:
         _grad_weight(
-            seat, whole_tiles(), walk, n, batch, x_flat, gy_flat, (h, w), tuple(y_size), c_in, c_out, grid[:2],
-            grid.first, offsets, reach, third, turn, parts, scratch((reach + 1) * c_in, slot=1),
+            seat, tiles.shape(ROWS, ROWS), walk, n, batch, x_flat, gy_flat, (h, w), tuple(y_size), c_in, c_out,
+            grid[:2], grid.first, offsets, reach, third, turn, parts, scratch((reach + 1) * c_in, slot=1),
             scratch(batch * pixels * c_out, slot=2), scratch(2 * turn // 4, slot=3),
             scratch(outs // ROWS * steps * STEP, slot=4), scratch(STEP), spoiled,
         )  # fmt: skip

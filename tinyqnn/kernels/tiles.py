@@ -68,10 +68,12 @@ def allowed() -> bool:
     return bool(answer == 0)
 
 
+@lru_cache(maxsize=ROWS * COLUMNS)
 def shape(rows: int, columns: int) -> np.ndarray:
     """What `configure` wants: tiles 0 … 3 for results and 4, 5 for a of `rows` rows; columns of the results and of b.
 
-    Tiles 6 and 7 are for b. Fewer than sixteen rows or columns take less time and reach no further in memory.
+    Tiles 6 and 7 are for b. Fewer than sixteen rows or columns take less time and reach no further in memory. Whoever
+    asks for the same gets the same array, to be read only.
 
     >>> shape(16, 10)[48:56].tolist()
     [16, 16, 16, 16, 16, 16, 16, 16]

@@ -97,7 +97,7 @@ def take(seat):
     return -1
 
 
-@numba.njit
+@_part
 def mirrored(seat, item):
     """The item as far from the end of its range as this one is from the beginning.
 
