@@ -7,7 +7,7 @@ import pytest
 from quant_tensors import MAIN
 
 import tinyqnn as tq
-from tinyqnn.kernels import jit, using
+from tinyqnn.kernels import jit, quantize, using
 
 FAST = [q for q in MAIN if type(q).compiled is not tq.quant.Quantizer.compiled]
 
@@ -69,3 +69,12 @@ def test_nan_and_inf_in_a_large_tensor_are_found(q, bad, rng):
     for params in (None, frozen):
         with pytest.raises(ValueError, match=r"got 1 NaN or Inf, the first at index \(12345,\)"):
             q.quantize(x, params)
+
+
+def test_in_a_mixture_the_gradient_passes_on_the_limits_and_stops_right_behind_them():
+    one = quantize.signs(np.ones(1, np.float32))
+    low, high = np.float32(-1.5), np.float32(0.75)
+    x = np.array([low, np.nextafter(low, -np.inf), high, np.nextafter(high, np.inf)], np.float32)
+    limits = [(low, high), None]
+    passed, _ = quantize.mix_grad(np.ones(4, np.float32), x, [one, one], limits, np.array([0.75, 0.25]))
+    assert passed.tolist() == [1.0, 0.25, 1.0, 0.25]
