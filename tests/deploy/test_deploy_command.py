@@ -61,6 +61,8 @@ def test_data_of_another_shape_is_refused(tmp_path, rng, capsys):
 def test_inspect_says_what_is_added_up_in_float(tmp_path, rng, capsys):
     model = models.create("separable-8", rng=rng)
     x = rng.normal(size=(2, 1, 28, 28)).astype(np.float32)
-    deploy.pack(graph.generate(model, x, weights="C-2", activations="C-2").eval()).save(tmp_path / "m.npz")
+    packed = deploy.pack(graph.generate(model, x, weights="C-2", activations="C-2").eval())
+    next(layer for layer in packed.layers if layer.name == "block1.depthwise").options["sums"] = "float32"
+    deploy.Packed(packed.layers, packed.inputs, packed.outputs, packed.lengths).save(tmp_path / "m.npz")
     assert cli.main(["inspect", str(tmp_path / "m.npz")]) == 0
-    assert "sums   in float32: block1.depthwise, block2.depthwise" in capsys.readouterr().out
+    assert "sums   in float32: block1.depthwise\n" in capsys.readouterr().out

@@ -1,10 +1,7 @@
 """From a quantized network to packed whole numbers that give the same answers.
 
-    fold.py        batch norm into a factor and an addend a channel
-    operand.py     what each scheme's codes are as whole numbers
     lower.py       the graph to a list of layers (layers.py)
     product.py     sums of products of codes, on the kernel that serves the widths
-    ties.py        sums of 0 that lie on an edge
     stairs.py      from sums to the next codes: the one rounding
     recurrent.py   an LSTM on codes
     engine.py      runs the list
@@ -12,6 +9,7 @@
     agreement.py   compares code by code
     format.py      the file
 
+What codes are as whole numbers stands in `quant/whole.py`, what becomes of a batch norm in `functional/fold.py`.
 Start with `model.py`.
 """
 

@@ -1,10 +1,9 @@
 """Do they agree? Both models run on the same data, and their codes are compared, vertex by vertex.
 
-Sums of codes are exact in the packed model. The quantized model adds up float32 products, each rounded; where a sum
-lies within such a rounding of an edge, the two may answer with neighbouring codes, and what follows may differ from
-there. Such a rounding is at most (K + 6) · 2^−24 · Σ|w·x| for K products, and a few times 2^−24 of what a bias and a
-batch norm handle; elsewhere all codes are equal. The report names the first place, with the number that was rounded and
-how far, in steps, it is from the edge.
+An evaluating graph makes products of codes of exact sums, rounded once (`graph/exact.py`), and so does the packed
+model, of bits and bytes. What lies between is the same functions. So all codes are equal, and outputs are equal to the
+last bit; where they are not, something is wrong, and the report names the first place, with the number that was rounded
+and how far, in steps, it is from the edge.
 """
 
 from __future__ import annotations
@@ -191,10 +190,18 @@ class _Recording(Module):
         self.__dict__["inner"], self.__dict__["seen"] = inner, seen
 
     def forward(self, x: Tensor) -> Tensor:
-        scheme = self.inner.scheme
-        params = self.inner.params if scheme.sees_data else None
-        self.seen.append((x.data, scheme.encode(x.data, params)[0]))
+        self._note(x.data)
         return self.inner(x)
+
+    def fixed(self) -> Any:
+        return self.inner.fixed()
+
+    def frozen(self, x: Array) -> Any:
+        self._note(x)
+        return self.inner.frozen(x)
+
+    def _note(self, x: Array) -> None:
+        self.seen.append((x, self.inner.frozen(x).encode(x)))
 
 
 @contextmanager

@@ -14,13 +14,13 @@ import numpy as np
 
 from tinyqnn import kernels
 from tinyqnn.deploy.layers import EXACT, ON_CODES, PLAIN, Layer
-from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.product import Product, Window, integer
 from tinyqnn.deploy.recurrent import run_lstm
 from tinyqnn.deploy.stairs import FloatStairs, IntegerStairs, few_edges
 from tinyqnn.graph.lengths import moves, resolve
 from tinyqnn.graph.vertices import Port
 from tinyqnn.kernels import channels
+from tinyqnn.quant.whole import Coded
 from tinyqnn.tensor import Node
 
 Array = np.ndarray
@@ -127,7 +127,7 @@ class Engine:
             layer = self.layers[layer.arguments[0].vertex]
         if layer.op not in ("conv2d", "linear") or not self._integer(layer):
             return None
-        return Fused(layer, tuple(between), quantize) if self._product(layer).single else None
+        return Fused(layer, tuple(between), quantize) if self._product(layer).rounding.single else None
 
     def _integer(self, layer: Layer) -> bool:
         """Is this product added up in whole numbers?"""
@@ -152,7 +152,9 @@ class Engine:
         def step(values: Values, lengths: list[int]) -> None:
             if not stairs:
                 then = [lambda y: np.maximum(y, 0)] if relu else []
-                stairs.append(IntegerStairs(coded, product.factor, product.addend, product.largest, then))
+                stairs.append(
+                    IntegerStairs(coded, product.rounding.factor, product.rounding.addend, product.largest, then)
+                )
             codes = product.to_codes(values[source], stairs[0].stairs)
             for layer in fused.between:
                 if layer.op == "max_pool2d":

@@ -29,7 +29,6 @@ import numpy as np
 
 from tinyqnn.deploy.layers import Layer
 from tinyqnn.deploy.model import Packed
-from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.schema import Header, check_layer, check_links
 from tinyqnn.deploy.values import from_json, to_json
 from tinyqnn.files import FileError, load_arrays, save_arrays
@@ -37,6 +36,7 @@ from tinyqnn.files.arrays import MAX_BYTES, header_text
 from tinyqnn.files.atomic import PathLike
 from tinyqnn.graph.lengths import Lengths
 from tinyqnn.quant import Quantizer, Uniform, scheme
+from tinyqnn.quant.whole import Coded
 
 Array = np.ndarray
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.deploy.operand import Coded
 from tinyqnn.functional.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from tinyqnn.functional.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from tinyqnn.functional.shape import Concat, Pad, Stack
+from tinyqnn.quant.whole import Coded
 from tinyqnn.tensor import (
     Abs,
     Add,
@@ -49,7 +49,7 @@ PLAIN: dict[str, type[Function]] = {
     "flatten": Flatten, "reshape": Reshape, "permute": Permute, "getitem": GetItem,
     "concat": Concat, "stack": Stack, "pad": Pad,
 }  # fmt: skip
-EXACT, FLOAT = "exact", "float32"  # how a product of codes is added up, see `ties.py`
+EXACT, FLOAT = "exact", "float32"  # how a product of codes is added up: `pack` says "exact", a file may say "float32"
 ON_CODES = ("relu", "max_pool2d", "flatten", "reshape")  # what may lie between a product and the next codes
 OWN = ("input", "constant", "quantize", "conv2d", "linear", "embedding", "lstm", "batch_norm")
 

@@ -2,7 +2,7 @@
 
 quantizing vertex on a weight         -> the weight's codes, in the layer that multiplies with them
 quantizing vertex on an activation    -> a layer `quantize` with the frozen parameters
-batch norm behind a product of codes  -> a factor and an addend a channel of that product (`fold.py`)
+batch norm behind a product of codes  -> a factor and an addend a channel of that product
 dropout, detach                       -> nothing
 everything else                       -> the same function
 """
@@ -13,32 +13,30 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.deploy.fold import as_run, fold
 from tinyqnn.deploy.layers import EXACT, PLAIN, Layer
-from tinyqnn.deploy.operand import Coded
 from tinyqnn.deploy.product import integer
-from tinyqnn.deploy.ties import mark_ties
 from tinyqnn.deploy.values import leaves
 from tinyqnn.functional.conv import Conv2d, Linear
 from tinyqnn.functional.dropout import Dropout
 from tinyqnn.functional.embedding import Embedding
+from tinyqnn.functional.fold import as_run, fold
 from tinyqnn.functional.norm import BatchNorm
 from tinyqnn.functional.recurrent import LSTMLayer
 from tinyqnn.graph import GraphModule, Vertex
+from tinyqnn.graph.exact import products
 from tinyqnn.graph.lengths import Fill
 from tinyqnn.graph.trace import Detach
 from tinyqnn.graph.vertices import FollowsMode, Port, Stored, map_tree
 from tinyqnn.quant import Quantizer
+from tinyqnn.quant.whole import Coded
 
 Array = np.ndarray
 
 _NAMES = {function: name for name, function in PLAIN.items()}
 
 
-def lower(model: GraphModule, exact: bool = False) -> tuple[list[Layer], Any]:
+def lower(model: GraphModule) -> tuple[list[Layer], Any]:
     """The layers of a model made by `graph.generate`, as it evaluates, and what it returns, as a tree of `Port`.
-
-    exact   sums of whole numbers also where a sum of 0 lies on an edge (`ties.py`)
 
     Raises ValueError, naming the vertex, for what has no packed form, RuntimeError for activations never seen.
     """
@@ -51,10 +49,7 @@ def lower(model: GraphModule, exact: bool = False) -> tuple[list[Layer], Any]:
     for vertex in model.graph:
         lowering.add(vertex)
     outputs = map_tree(model.graph.outputs, lambda leaf, _: lowering.port(leaf) if isinstance(leaf, Port) else leaf)
-    layers = _needed(lowering.layers, outputs)
-    if not exact:
-        mark_ties(layers)
-    return layers, outputs
+    return _needed(lowering.layers, outputs), outputs
 
 
 class _Lowering:
@@ -66,6 +61,7 @@ class _Lowering:
         self.layers: list[Layer] = []
         self.same: dict[str, Port] = {}  # vertices whose output is another's
         self.made: dict[str, Layer] = {}
+        self.in_front = {one.norm: one.vertex for one in products(model.graph)}  # of a batch norm that folds
 
     def port(self, port: Port) -> Port:
         """Where an output of a vertex is found."""
@@ -124,18 +120,14 @@ class _Lowering:
                 f"{vertex.name} normalises by each batch's own statistics; train it with track_running_stats"
             )
         source = self._argument(vertex, 0)
+        front = self.made.get(self.in_front.get(vertex.name, ""))
         weight, shift, eps = self._number(vertex, 1), self._number(vertex, 2), float(options["eps"])
-        front = self.made[source.vertex]
-        alone = len(self.graph.out_edges(source.vertex)) == 1
-        channel_is_output = len(vertex.shapes[0]) == (4 if front.op == "conv2d" else 2)
-        if front.op in ("conv2d", "linear") and "multiplier" not in front.numbers and alone and channel_is_output:
-            x = self.made[front.arguments[0].vertex].coded.get("x")
-            if integer(front.coded.get("weight"), x):
-                front.numbers["multiplier"], front.numbers["addend"] = fold(
-                    front.numbers.pop("bias", None), mean, var, weight, shift, eps
-                )
-                self.same[vertex.name] = source
-                return
+        if front and integer(front.coded["weight"], self.made[front.arguments[0].vertex].coded["x"]):
+            front.numbers["multiplier"], front.numbers["addend"] = fold(
+                front.numbers.pop("bias", None), mean, var, weight, shift, eps
+            )
+            self.same[vertex.name] = source
+            return
         self._append(Layer(vertex.name, "batch_norm", (source,), numbers=as_run(mean, var, weight, shift, eps)))
 
     def _lstm(self, vertex: Vertex) -> None:
@@ -178,14 +170,13 @@ class _Lowering:
         array = self._array(source.source)
         if array is None:
             raise ValueError(f"{edge.source}: deploy packs weights that are parameters, this one is computed")
-        codes, params = self._scheme(edge.source).encode(_float32(array, source.source))
-        layer.coded[name] = Coded(self._scheme(edge.source), params, codes)
+        self._scheme(edge.source)
+        layer.coded[name] = self.slots[edge.source].module.frozen(_float32(array, source.source))
 
     def _activation(self, name: str) -> Coded:
         """The frozen parameters of an activation."""
-        scheme, module = self._scheme(name), self.slots[name].module
-        params = module.params if scheme.sees_data else scheme.fit(np.zeros(1, np.float32))
-        return Coded(scheme, {key: np.asarray(value, np.float32) for key, value in params.items()})
+        self._scheme(name)
+        return self.slots[name].module.frozen(np.zeros(1, np.float32))
 
     def _scheme(self, name: str) -> Quantizer:
         """What is in a slot, if it is a scheme of fixed width."""

@@ -144,13 +144,11 @@ class Packed(Module):
         return f"<Packed of {len(self.layers)} layers, {coded} with packed weights, {self.nbytes:,} bytes>"
 
 
-def pack(model: GraphModule, example: Any = None, exact: bool = False) -> Packed:
+def pack(model: GraphModule, example: Any = None) -> Packed:
     """Pack a quantized network: weights as codes, batch norm folded, activations with their frozen parameters.
 
     model     what `graph.generate` made, trained and calibrated; what evaluation would compute is packed
     example   what the model is called with (a tuple for several inputs). If given, both run on it once and are compared
-    exact     whole-number sums also where the model's own sums of 0 are rounded to either side of an edge: quicker,
-              and no longer code for code what the model computes. `deploy/ties.py` says when that is
 
     Raises ValueError, naming the vertex, for what has no packed form; RuntimeError for activations that have seen no
     data, or where the packed model does not agree with the model.
@@ -162,7 +160,7 @@ def pack(model: GraphModule, example: Any = None, exact: bool = False) -> Packed
     >>> bool(np.allclose(packed(x), model(Tensor(x)).data)), packed.sizes["codes"]
     (True, 5)
     """
-    layers, outputs = lower(model, exact)
+    layers, outputs = lower(model)
     assert model.graph.lengths is not None
     packed = Packed(layers, model.graph.inputs, outputs, model.graph.lengths)
     if example is not None:

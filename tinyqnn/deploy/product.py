@@ -1,22 +1,19 @@
 """A layer's product on codes: exact sums of whole numbers, by the kernel that serves the two widths.
 
-    y[o] = Σ_ij s_i[o] · t_j · (Σ_k w_i[o, k] · x_j[k]) + addend[o]
-
-over the terms w_i of the weight (scale s_i) and x_j of the activation (scale t_j); nearly always there is one of each.
-The inner sums are whole numbers and exact. The outer sum is made in float64 and rounded once, to float32.
+What the whole numbers are, and how the sums become real numbers, stands in `quant/whole.py`; the quantized model
+itself evaluates so (`graph/exact.py`). Here the same sums are made of bits and bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.deploy.operand import Coded, Term, kind, terms
 from tinyqnn.kernels.requantize import Stairs
+from tinyqnn.quant.whole import Coded, OneRounding, Term, countable, kind, largest, table
 
 Array = np.ndarray
 
@@ -31,14 +28,12 @@ class Window(NamedTuple):
 
 
 def integer(weight: Coded | None, x: Coded | None) -> bool:
-    """Can the sums be made of whole numbers? Scales of single input channels cannot be taken out of them.
+    """Are these both codes, whose sums can be made of whole numbers?
 
     >>> integer(None, None)
     False
     """
-    if weight is None or x is None or weight.quantizer.axis not in (None, 0) or x.quantizer.axis is not None:
-        return False
-    return _largest(weight, x) < 2**31
+    return weight is not None and x is not None and countable(weight.quantizer, x.quantizer, _depth(weight))
 
 
 class Product:
@@ -64,10 +59,9 @@ class Product:
         self.weight, self.x, self.window = weight, x, window
         self.codes = weight.codes
         self.outputs = len(weight.codes)
-        ones = np.ones(self.outputs)
-        self.multiplier = ones if multiplier is None else multiplier.astype(np.float64)
-        self.addend = 0 * ones if addend is None else addend.astype(np.float64)
-        self.of_weight, self.of_x = terms(weight), terms(x)
+        self.channels = -1 if window is None else 1
+        self.rounding = OneRounding(weight, x, multiplier, addend)
+        self.of_weight, self.of_x = self.rounding.of_weight, self.rounding.of_x
         self._kinds = kind(weight.quantizer), kind(x.quantizer)
         self._midrise = _are_midrise(x, self.of_x[0])
         self._weight_is_bytes = len(_bytes(self.of_weight[0].numbers, self.of_weight[0], True)[1]) == 1
@@ -78,19 +72,9 @@ class Product:
         self._borders: dict[Any, Array] = {}
 
     @property
-    def single(self) -> bool:
-        """Is y an affine function of one whole number?"""
-        return len(self.of_weight) == len(self.of_x) == 1
-
-    @property
     def largest(self) -> int:
         """No sum of whole numbers is larger than this in magnitude."""
-        return _largest(self.weight, self.x)
-
-    @cached_property
-    def factor(self) -> Array:
-        """(O,) float64: what one unit of the whole number is worth, where there is a single one."""
-        return self.of_weight[0].scale * self.of_x[0].scale * self.multiplier
+        return largest(self.weight.quantizer, self.x.quantizer, _depth(self.weight))
 
     def sums(self, codes: Array) -> Array:
         """The whole numbers Σ w·x of a single-term product: (…, O), or (N, O, H', W')."""
@@ -102,34 +86,16 @@ class Product:
         run, given = self._one(codes)
         if run is not None:
             return run.to_codes(given, stairs)
-        rows, like = self.table(self.sums(codes))
+        rows, like = table(self.sums(codes), self.channels)
         return like(kernels.requantize.staircase(rows, *stairs))
-
-    def table(self, y: Array) -> tuple[Array, Callable[[Array], Array]]:
-        """(N, O, H, W) or (…, O) as (pixels, O), and the way back."""
-        if self.window is None:
-            return y.reshape(-1, y.shape[-1]), lambda rows: rows.reshape(y.shape)
-        n, o, h, w = y.shape
-        rows = np.ascontiguousarray(y.transpose(0, 2, 3, 1)).reshape(-1, o)
-        return rows, lambda found: found.reshape(n, h, w, o).transpose(0, 3, 1, 2)
 
     def __call__(self, codes: Array) -> Array:
         """The product as real numbers, float32."""
-        if self.single:
-            rows, like = self.table(self.sums(codes))
-            return like(kernels.requantize.affine(rows, self.factor, self.addend))
-        total = np.float64(0)
-        for i, j, sums in self._main(codes):
-            total = total + self._spread(self.of_weight[i].scale * self.of_x[j].scale) * sums
-        constant = [(i, j) for i, w in enumerate(self.of_weight) for j, x in enumerate(self.of_x)
-                    if w.constant or x.constant]  # fmt: skip
-        for i, j in constant:
-            total = total + self._spread(self.of_weight[i].scale * self.of_x[j].scale) * self._constant(i, j, codes)
-        return (self._spread(self.multiplier) * total + self._spread(self.addend)).astype(np.float32)
-
-    def _spread(self, numbers: Array) -> Array:
-        """A number an output, to be multiplied with sums."""
-        return numbers if self.window is None else numbers.reshape(-1, 1, 1)
+        if self.rounding.single:
+            return self.rounding({(0, 0): self.sums(codes)}, self.channels)
+        found = {(i, j): sums for i, j, sums in self._main(codes)}
+        found |= {pair: self._constant(*pair, codes) for pair in self.rounding.pairs if pair not in found}
+        return self.rounding(found, self.channels)
 
     def _one(self, codes: Array) -> tuple[Any, Array]:
         """The kernel that makes all of a single-term product in one go, and what it takes; None where there is none."""
@@ -177,7 +143,7 @@ class Product:
             length = self.codes.shape[1]  # of what is packed into words together; the rest of the last word is wasted
             if bits * x_bits * 64 * -(-length // 64) > length * kernels.fastest.most_pairs(rows):
                 return "int8"
-        if name == "binary" and not (self._both_are_signs and self.single):
+        if name == "binary" and not (self._both_are_signs and self.rounding.single):
             return "bitserial"
         return name
 
@@ -274,11 +240,10 @@ def _are_midrise(coded: Coded, term: Term) -> bool:
     return bool(np.array_equal(numbers, 2 * coded.quantizer.alphabet.astype(np.int64) + 1) and abs(numbers).max() < 128)
 
 
-def _largest(weight: Coded, x: Coded) -> int:
-    """The largest sum of whole numbers there can be; the kernels for bytes count with 255 · 128 a product."""
+def _depth(weight: Coded) -> int:
+    """How many products a sum has."""
     assert weight.codes is not None
-    ws, xs = (max(int(abs(t.numbers).max()) for t in terms(coded)) for coded in (weight, x))
-    return weight.codes[0].size * max(ws * xs, 255 * 128)
+    return weight.codes[0].size
 
 
 def _numbers(coded: Coded, term: Term, codes: Array) -> Array:

@@ -14,10 +14,10 @@ import numpy as np
 
 from tinyqnn import kernels
 from tinyqnn.deploy.layers import Layer
-from tinyqnn.deploy.operand import Coded, kind
 from tinyqnn.deploy.product import Product, integer
 from tinyqnn.deploy.stairs import FloatStairs
 from tinyqnn.functional.recurrent import advance, bias_of, forward, of_inputs
+from tinyqnn.quant.whole import Coded, kind
 
 Array = np.ndarray
 
@@ -104,7 +104,7 @@ class _OnCodes:
         self.product = Product(weight, x)
         kinds, bits = (kind(weight.quantizer), kind(x.quantizer)), weight.quantizer.bits * x.quantizer.bits
         most = kernels.fastest.PAIRS["few", True]
-        self.few = self.product.single and not {"power", "residual"} & set(kinds) and bits <= most
+        self.few = self.product.rounding.single and not {"power", "residual"} & set(kinds) and bits <= most
 
     def serves(self, rows: int) -> bool:
         """Is the kernel for a few rows the one to take?"""
@@ -114,14 +114,14 @@ class _OnCodes:
     def rows(self) -> Any:
         weight, x = self.product.weight.quantizer, self.product.x.quantizer
         return kernels.gates.BitRows(
-            self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.factor
+            self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.rounding.factor
         )
 
     def sums(self, codes: Array) -> tuple[Array, Array]:
         """Whole numbers and what one is worth, (outputs,) float64; or real numbers and ones."""
-        if not self.product.single or self.serves(codes.size // codes.shape[-1]):
+        if not self.product.rounding.single or self.serves(codes.size // codes.shape[-1]):
             return self(codes), np.ones(self.product.outputs)
-        return self.product.sums(codes), self.product.factor
+        return self.product.sums(codes), self.product.rounding.factor
 
     def __call__(self, codes: Array, to: Array | None = None) -> Array:
         count = codes.size // codes.shape[-1]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.deploy.operand import Coded
+from tinyqnn.quant.whole import Coded
 
 Array = np.ndarray
 

@@ -6,6 +6,7 @@ The modules of the model are kept as the home of parameters and buffers, under t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,14 +14,18 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import functional as F
+from tinyqnn.functional.conv import Linear
+from tinyqnn.functional.fold import fold
 from tinyqnn.functional.norm import BatchNorm, BatchNormReLU
 from tinyqnn.functional.recurrent import LSTMLayer
 from tinyqnn.graph.cost import elements
+from tinyqnn.graph.exact import Exact, ExactProduct, Instead, lstm, products
 from tinyqnn.graph.joins import joins
 from tinyqnn.graph.lengths import Fill, moves, resolve
 from tinyqnn.graph.vertices import FollowsMode, Graph, Input, Port, Stored, Vertex, map_tree
 from tinyqnn.nn import Module
-from tinyqnn.tensor import Function, Tensor, wants_parts
+from tinyqnn.quant.whole import countable
+from tinyqnn.tensor import Function, Tensor, is_recording, wants_parts
 
 
 class Slots(Module):
@@ -75,8 +80,6 @@ class _Step:
     varying: bool  # is a length in here?
     done: tuple[int, ...]  # places nobody needs after this step
     recurrent: _Recurrent | None = None
-    joined: _Joined | None = None
-    inside: bool = False  # another step's join does this one's work
 
 
 @dataclass(frozen=True)
@@ -128,18 +131,23 @@ class GraphModule(Module):
 
     def forward(self, *args: Any) -> Any:
         tensors = self._read(args)
-        free = self.graph.lengths
+        free, places = self.graph.lengths, self._places
         lengths = free.read([t.shape for t in tensors], self.graph.input_names()) if free is not None else []
         values: list[Any] = [None] * len(self.graph.vertices)
-        joining = not wants_parts()
+        joins, exact = ({}, {}) if wants_parts() else (self._joins, self._exact_now())
+        joins = {place: joined for place, joined in joins.items() if joined.first not in exact}
+        inside = {inner for joined in joins.values() for inner in joined.inside}
+        if not is_recording():
+            inside.update(places[name] for one in exact.values() for name in one.inside)
         for place, step in enumerate(self._program):
-            if joining and step.joined is not None:
-                values[place] = self._run_joined(step, step.joined, values, lengths)
-            elif not (joining and step.inside):
+            if place in joins:
+                values[place] = self._run_joined(step, joins[place], values, lengths)
+            elif place in exact:
+                values[place] = self._run_exact(step, exact[place], values, tensors, lengths)
+            elif place not in inside:
                 values[place] = self._run(step, values, tensors, lengths)
             for gone in step.done:
                 values[gone] = None
-        places = self._places
 
         def result(leaf: Any, _: str) -> Any:
             return values[places[leaf.vertex]][leaf.output] if isinstance(leaf, Port) else leaf
@@ -253,6 +261,67 @@ class GraphModule(Module):
             args.append(plus)
         return (joined.function.apply(*args, **options),)
 
+    def _exact_now(self) -> dict[int, Exact]:
+        """The products that are exact now, since all around them evaluates; by the place of their end."""
+        found = {}
+        for place, one in self._exact.items():
+            pairs = tuple(pair for pair in one.pairs if self._is_countable(*pair))
+            norm = None if one.norm is None else self._program[place]
+            learning = norm is not None and (norm.home.training if norm.following else norm.vertex.options["training"])
+            if pairs and not learning:
+                found[place] = replace(one, pairs=pairs)
+        return found
+
+    def _is_countable(self, x: str, weight: str) -> bool:
+        """Have the two quantizing vertices schemes of fixed width, whose products have whole numbers?"""
+        slots = [self._slots[name] for name in (x, weight)]
+        of_x, of_weight = (getattr(slot.module, "fixed", lambda: None)() for slot in slots)
+        if of_x is None or of_weight is None:
+            return False
+        (edge,) = self.graph.in_edges(weight)
+        array = self.state(self.graph[edge.source].value.name)
+        return array.dtype == np.float32 and countable(of_weight, of_x, math.prod(array.shape[1:]))
+
+    def _run_exact(
+        self, step: _Step, one: Exact, values: list[Any], tensors: list[Tensor], lengths: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        """Exact sums, rounded once; see `exact.py`. Their gradient, if anybody asks, is that of the ordinary steps."""
+        layer = self._step_of(one.vertex)
+        args, options = self._gathered(layer, values, lengths)
+        arrays: list[Any] = [None if arg is None else arg.data for arg in args]
+        by, weights = {}, {}
+        for names in one.pairs:
+            factors = []
+            for name in names:  # in the place of what comes out of a quantizing vertex, what flows into it
+                ((_, source, output),), (edge,) = self._step_of(name).sources, self.graph.out_edges(name)
+                arrays[edge.argument] = values[source][output].data
+                factors.append(edge.argument)
+            by[factors[0]] = self._slots[names[0]].module
+            weights[factors[0]] = self._slots[names[1]].module.frozen(arrays[factors[1]])
+        results: tuple[np.ndarray, ...]
+        if layer.vertex.function is LSTMLayer:
+            if (state := layer.recurrent) is not None:
+                by[1] = state.owner._modules[state.key]
+            exact = {number: ExactProduct(Linear, {}, weight) for number, weight in weights.items()}
+            results = lstm(arrays, exact, by, state is not None and state.starts_from_zeros)
+        else:
+            assert layer.vertex.function is not None
+            multiplier, addend = None, arrays[2]
+            if one.norm is not None:
+                (_, gamma, beta), norm = self._gathered(step, values, lengths)
+                weight, shift = (None if arg is None else arg.data for arg in (gamma, beta))
+                mean, var, eps = (norm[name] for name in ("running_mean", "running_var", "eps"))
+                multiplier, addend = fold(addend, mean, var, weight, shift, eps)
+            product = ExactProduct(layer.vertex.function, options, weights[0], multiplier, addend)
+            results = (product(arrays[0], by[0].frozen(arrays[0])),)
+        if not is_recording():
+            return tuple(Tensor(result) for result in results)
+        ordinary = self._run(step, values, tensors, lengths)
+        return tuple(Instead.apply(y, value=result) for y, result in zip(ordinary, results))
+
+    def _step_of(self, name: str) -> _Step:
+        return self._program[self._places[name]]
+
     def _gathered(self, step: _Step, values: list[Any], lengths: Sequence[int]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments and options of a vertex's Function; in training, a batch norm counts the batch."""
         vertex = step.vertex
@@ -260,7 +329,8 @@ class GraphModule(Module):
         options = dict(resolve(vertex.options, lengths) if step.varying else vertex.options)
         arguments: dict[int, Any] = dict(held)
         for argument, place, output in step.sources:
-            arguments[argument] = values[place][output]
+            found = values[place]  # None if it need not run
+            arguments[argument] = None if found is None else found[output]
         for key, home, name in step.stored:
             if isinstance(key, int):
                 arguments[key] = _parameter(home, name)
@@ -309,8 +379,19 @@ class GraphModule(Module):
         """The vertices as steps. A value is dropped after the last step that needs it."""
         graph = self.graph
         places = self.__dict__["_places"] = {vertex.name: index for index, vertex in enumerate(graph.vertices)}
-        found = joins(graph)
-        runs_at = {inner: places[name] for name, join in found.items() for inner in join.inside}
+        found, exact = joins(graph), products(graph)
+        self.__dict__["_exact"] = {places[one.end]: one for one in exact}
+        self.__dict__["_joins"] = {
+            places[name]: _Joined(
+                join.function,
+                places[join.first],
+                tuple(places[inner] for inner in join.inside),
+                None if join.plus is None else (places[join.plus.source], join.plus.output),
+            )
+            for name, join in found.items()
+        }
+        runs_at = {inner: places[one.end] for one in exact for inner in one.inside}
+        runs_at |= {inner: places[name] for name, join in found.items() for inner in join.inside}
         last = list(range(len(places)))
         for edge in graph.edges:
             target = runs_at.get(edge.target, places[edge.target])
@@ -330,10 +411,6 @@ class GraphModule(Module):
             if vertex.kind in ("parameter", "buffer"):
                 held = [("value", vertex.value)]
             stored = [(key, *self._find(value.name)) for key, value in held if isinstance(value, Stored)]
-            joined = None
-            if (join := found.get(vertex.name)) is not None:
-                plus = None if join.plus is None else (places[join.plus.source], join.plus.output)
-                joined = _Joined(join.function, places[join.first], tuple(places[name] for name in join.inside), plus)
             steps.append(
                 _Step(
                     vertex,
@@ -344,8 +421,6 @@ class GraphModule(Module):
                     moves(vertex.held) or moves(vertex.options),
                     tuple(done[place]),
                     self._recurrent(vertex),
-                    joined,
-                    vertex.name in runs_at,
                 )
             )
         return steps

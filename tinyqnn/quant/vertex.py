@@ -15,7 +15,10 @@ from tinyqnn.nn import Module
 from tinyqnn.nn.module import evaluating
 from tinyqnn.quant.base import Params, Quantizer
 from tinyqnn.quant.notation import scheme as _scheme
+from tinyqnn.quant.whole import Coded
 from tinyqnn.tensor import Tensor, no_grad
+
+Array = np.ndarray
 
 
 class WeightQuantizer(Module):
@@ -35,6 +38,15 @@ class WeightQuantizer(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scheme(x)
+
+    def fixed(self) -> Quantizer | None:
+        """The scheme whose codes evaluation sees; None in training."""
+        return None if self.training else self.scheme
+
+    def frozen(self, x: Array) -> Coded:
+        """The scheme with its parameters, and the weight's codes."""
+        codes, params = self.scheme.encode(x)
+        return Coded(self.scheme, params, codes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.scheme!r})"
@@ -109,6 +121,15 @@ class ActivationQuantizer(Module):
         params = self.scheme.fit(x)
         self.observe(params)
         return self.scheme.apply(x, params)
+
+    def fixed(self) -> Quantizer | None:
+        """The scheme whose codes evaluation sees; None in training."""
+        return None if self.training else self.scheme
+
+    def frozen(self, x: Array) -> Coded:
+        """The scheme with its frozen parameters, float32; `x` is what comes in, of which they do not depend."""
+        params = self.params if self.scheme.sees_data else self.scheme.fit(np.zeros(1, np.float32))
+        return Coded(self.scheme, {name: np.asarray(value, np.float32) for name, value in params.items()})
 
     @property
     def params(self) -> Params:

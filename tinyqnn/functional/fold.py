@@ -2,7 +2,7 @@
 
     γ · (s·z + b − μ) / √(σ² + ε) + β  =  m · (s·z) + a        m = γ / √(σ² + ε),   a = (b − μ) · m + β
 
-Both are computed in float64 from what the model learned, and rounded once, to the float32 that is stored.
+Both are computed in float64 from what the model learned, and rounded once, to the float32 that a packed model stores.
 """
 
 from __future__ import annotations
