@@ -32,17 +32,25 @@ EXACT_IN_FLOAT32 = 2**24  # up to here every whole number is a float32
 CUT = np.float32(16)  # a whole number of 8 bits is 16 · high + low, |high| ≤ 16, low < 16
 
 
+# Which arguments of an operation are multiplied: (what flows in, a weight).
+FACTORS: dict[type[Function] | None, tuple[tuple[int, int], ...]] = {
+    Conv2d: ((0, 1),),
+    Linear: ((0, 1),),
+    LSTMLayer: ((0, 3), (1, 4)),
+}
+
+
 @dataclass(frozen=True)
 class Exact:
-    """A convolution or linear layer on two quantized tensors, or an LSTM layer with one such product or two.
+    """A convolution, linear or LSTM layer that multiplies quantized tensors.
 
-    vertex   the operation
-    pairs    the quantizing vertices of each product: (of what flows in, of the weight)
-    norm     the batch norm that alone reads the product, or None
+    vertex       the operation
+    quantizers   the quantizing vertices of the factors, by the argument they make: two for each product
+    norm         the batch norm that alone reads the product, or None
     """
 
     vertex: str
-    pairs: tuple[tuple[str, str], ...]
+    quantizers: dict[int, str]
     norm: str | None = None
 
     @property
@@ -53,41 +61,32 @@ class Exact:
     @property
     def inside(self) -> tuple[str, ...]:
         """The vertices before it that need not run."""
-        quantizers = tuple(name for pair in self.pairs for name in pair)
-        return quantizers if self.norm is None else (*quantizers, self.vertex)
+        return (*self.quantizers.values(), *(() if self.norm is None else (self.vertex,)))
 
 
 def products(graph: Graph) -> list[Exact]:
-    """Every product of two quantized tensors in a graph.
+    """Every operation of a graph that multiplies quantized tensors.
 
     >>> from tinyqnn import nn
     >>> from tinyqnn.graph import generate
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     >>> products(generate(net, np.ones((2, 4), np.float32), weights="C-2", activations="C-2").graph)
-    [Exact(vertex='0', pairs=(('0.quant.input', '0.quant.weight'),), norm='1')]
+    [Exact(vertex='0', quantizers={0: '0.quant.input', 1: '0.quant.weight'}, norm='1')]
     """
     returned: set[str] = set()
     map_tree(graph.outputs, lambda leaf, _: returned.add(leaf.vertex) if isinstance(leaf, Port) else None)
     found = []
     for vertex in graph:
         before = {edge.argument: edge.source for edge in graph.in_edges(vertex.name)}
-        factors = FACTORS.get(vertex.function, ())
-        pairs = tuple((before[x], before[w]) for x, w in factors if _are_quantized(graph, before.get(x), before.get(w)))
+        pairs = FACTORS.get(vertex.function, ())
+        pairs = tuple((x, w) for x, w in pairs if _are_quantized(graph, before.get(x), before.get(w)))
         if not pairs or not _are_parameters(graph, vertex, 5 if vertex.function is LSTMLayer else 2):
             continue
         users, norm = graph.out_edges(vertex.name), None
         if len(users) == 1 and vertex.name not in returned and _folds(graph, vertex, graph[users[0].target]):
             norm = users[0].target
-        found.append(Exact(vertex.name, pairs, norm))
+        found.append(Exact(vertex.name, {argument: before[argument] for pair in pairs for argument in pair}, norm))
     return found
-
-
-# Which arguments of an operation are multiplied: (what flows in, a weight).
-FACTORS: dict[type[Function] | None, tuple[tuple[int, int], ...]] = {
-    Conv2d: ((0, 1),),
-    Linear: ((0, 1),),
-    LSTMLayer: ((0, 3), (1, 4)),
-}
 
 
 def _are_quantized(graph: Graph, x: str | None, weight: str | None) -> bool:
@@ -166,32 +165,32 @@ class ExactProduct:
         return CUT * multiply(high).astype(np.float64) + multiply(n - CUT * high)
 
 
-def lstm(
-    arguments: Sequence[Any],
-    products: dict[int, ExactProduct],
-    quantizers: dict[int, Any],
-    starts_from_zeros: bool,
-) -> tuple[Array, Array, Array]:
-    """`LSTMLayer` on its `arguments`, real numbers, with exact products of the inputs (0), of the states (1), or both.
+def lstm(arguments: Sequence[Any], modules: dict[int, Any], starts_from_zeros: bool) -> tuple[Array, Array, Array]:
+    """`LSTMLayer` on its arguments, real numbers, with exact products of the inputs, of the states, or of both.
 
-    quantizers   the modules that quantize inputs (0) and states (1); a state may have one without an exact product
+    modules   what quantizes an argument, by its number: 0 and 3 for the inputs' product, 1 and 4 for the states'
     """
     x, h, c, weight_ih, weight_hh, *biases = arguments
-    gates = products[0](x, quantizers[0].frozen(x)) if 0 in products else of_inputs(x, weight_ih)
+    of_input, of_state = (
+        ExactProduct(Linear, {}, modules[w].frozen(arguments[w])) if {i, w} <= modules.keys() else None
+        for i, w in FACTORS[LSTMLayer]
+    )
+    gates = of_inputs(x, weight_ih) if of_input is None else of_input(x, modules[0].frozen(x))
     bias = bias_of(biases, gates.shape[2], gates.dtype)
     outputs, cells = (np.empty((len(x) + 1, *h.shape), h.dtype) for _ in range(2))
     outputs[0], cells[0] = h, c
-    if 1 not in quantizers:
+    if 1 not in modules:
         forward(gates, bias, weight_hh, outputs, cells)
         return outputs[1:], outputs[-1].copy(), cells[-1].copy()
-    packed = None if 1 in products else kernels.gemm.packed(weight_hh.T)
+    packed = None if of_state is not None else kernels.gemm.packed(weight_hh.T)
     for t, a in enumerate(gates):
         a += bias
         if t > 0 or not starts_from_zeros:
-            if packed is None:
-                a += products[1](outputs[t], quantizers[1].frozen(outputs[t]))
+            state = outputs[t]
+            if of_state is not None:
+                a += of_state(state, modules[1].frozen(state))
             else:
-                a += kernels.gemm.matmul(quantizers[1](Tensor(outputs[t])).data, packed)
+                a += kernels.gemm.matmul(modules[1](Tensor(state)).data, packed)
         advance(a, cells[t], cells[t + 1], outputs[t + 1])
     return outputs[1:], outputs[-1].copy(), cells[-1].copy()
 

@@ -7,19 +7,18 @@ The modules of the model are kept as the home of parameters and buffers, under t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tinyqnn import functional as F
-from tinyqnn.functional.conv import Linear
 from tinyqnn.functional.fold import fold
 from tinyqnn.functional.norm import BatchNorm, BatchNormReLU
 from tinyqnn.functional.recurrent import LSTMLayer
 from tinyqnn.graph.cost import elements
-from tinyqnn.graph.exact import Exact, ExactProduct, Instead, lstm, products
+from tinyqnn.graph.exact import FACTORS, Exact, ExactProduct, Instead, lstm, products
 from tinyqnn.graph.joins import joins
 from tinyqnn.graph.lengths import Fill, moves, resolve
 from tinyqnn.graph.vertices import FollowsMode, Graph, Input, Port, Stored, Vertex, map_tree
@@ -265,20 +264,22 @@ class GraphModule(Module):
         """The products that are exact now, since all around them evaluates; by the place of their end."""
         found = {}
         for place, one in self._exact.items():
-            pairs = tuple(pair for pair in one.pairs if self._is_countable(*pair))
+            pairs = [pair for pair in FACTORS[self.graph[one.vertex].function] if self._is_countable(one, *pair)]
             norm = None if one.norm is None else self._program[place]
             learning = norm is not None and (norm.home.training if norm.following else norm.vertex.options["training"])
             if pairs and not learning:
-                found[place] = replace(one, pairs=pairs)
+                found[place] = replace(one, quantizers={i: one.quantizers[i] for pair in pairs for i in pair})
         return found
 
-    def _is_countable(self, x: str, weight: str) -> bool:
-        """Have the two quantizing vertices schemes of fixed width, whose products have whole numbers?"""
-        slots = [self._slots[name] for name in (x, weight)]
-        of_x, of_weight = (getattr(slot.module, "fixed", lambda: None)() for slot in slots)
+    def _is_countable(self, one: Exact, x: int, weight: int) -> bool:
+        """Have the quantizing vertices of two arguments schemes of fixed width, whose products have whole numbers?"""
+        if x not in one.quantizers:
+            return False
+        modules = [self._slots[one.quantizers[argument]].module for argument in (x, weight)]
+        of_x, of_weight = (getattr(module, "fixed", lambda: None)() for module in modules)
         if of_x is None or of_weight is None:
             return False
-        (edge,) = self.graph.in_edges(weight)
+        (edge,) = self.graph.in_edges(one.quantizers[weight])
         array = self.state(self.graph[edge.source].value.name)
         return array.dtype == np.float32 and countable(of_weight, of_x, math.prod(array.shape[1:]))
 
@@ -287,33 +288,28 @@ class GraphModule(Module):
     ) -> tuple[Tensor, ...]:
         """Exact sums, rounded once; see `exact.py`. Their gradient, if anybody asks, is that of the ordinary steps."""
         layer = self._step_of(one.vertex)
+        function, recurrent = layer.vertex.function, layer.recurrent
         args, options = self._gathered(layer, values, lengths)
-        arrays: list[Any] = [None if arg is None else arg.data for arg in args]
-        by, weights = {}, {}
-        for names in one.pairs:
-            factors = []
-            for name in names:  # in the place of what comes out of a quantizing vertex, what flows into it
-                ((_, source, output),), (edge,) = self._step_of(name).sources, self.graph.out_edges(name)
-                arrays[edge.argument] = values[source][output].data
-                factors.append(edge.argument)
-            by[factors[0]] = self._slots[names[0]].module
-            weights[factors[0]] = self._slots[names[1]].module.frozen(arrays[factors[1]])
+        numbers, modules = _arrays(args), {}
+        for argument, name in one.quantizers.items():  # what flows into the quantizing vertex, not out of it
+            ((_, place, output),) = self._step_of(name).sources
+            numbers[argument] = values[place][output].data
+            modules[argument] = self._slots[name].module
         results: tuple[np.ndarray, ...]
-        if layer.vertex.function is LSTMLayer:
-            if (state := layer.recurrent) is not None:
-                by[1] = state.owner._modules[state.key]
-            exact = {number: ExactProduct(Linear, {}, weight) for number, weight in weights.items()}
-            results = lstm(arrays, exact, by, state is not None and state.starts_from_zeros)
+        if function is LSTMLayer:
+            if recurrent is not None:
+                modules[1] = recurrent.owner._modules[recurrent.key]
+            results = lstm(numbers, modules, recurrent is not None and recurrent.starts_from_zeros)
         else:
-            assert layer.vertex.function is not None
-            multiplier, addend = None, arrays[2]
+            assert function is not None
+            x, weight, addend = numbers
+            multiplier = None
             if one.norm is not None:
-                (_, gamma, beta), norm = self._gathered(step, values, lengths)
-                weight, shift = (None if arg is None else arg.data for arg in (gamma, beta))
-                mean, var, eps = (norm[name] for name in ("running_mean", "running_var", "eps"))
-                multiplier, addend = fold(addend, mean, var, weight, shift, eps)
-            product = ExactProduct(layer.vertex.function, options, weights[0], multiplier, addend)
-            results = (product(arrays[0], by[0].frozen(arrays[0])),)
+                args, norm = self._gathered(step, values, lengths)
+                (_, gamma, beta), (mean, var) = _arrays(args), (norm["running_mean"], norm["running_var"])
+                multiplier, addend = fold(addend, mean, var, gamma, beta, norm["eps"])
+            product = ExactProduct(function, options, modules[1].frozen(weight), multiplier, addend)
+            results = (product(x, modules[0].frozen(x)),)
         if not is_recording():
             return tuple(Tensor(result) for result in results)
         ordinary = self._run(step, values, tensors, lengths)
@@ -472,6 +468,10 @@ def _parameter(home: Module, name: str) -> Tensor:
     if parameter is None:
         raise ValueError(f"the parameter {name!r} that the graph uses is gone from its {type(home).__name__}")
     return parameter
+
+
+def _arrays(tensors: Iterable[Tensor | None]) -> list[Any]:
+    return [None if tensor is None else tensor.data for tensor in tensors]
 
 
 def _array(home: Module, name: str) -> np.ndarray:
