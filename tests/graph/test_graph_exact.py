@@ -73,7 +73,7 @@ def test_a_product_is_its_sums_of_whole_numbers_rounded_once(rng, weights, activ
             (t.numbers[np.searchsorted(coded.quantizer.alphabet, codes)], t.scale, t.constant) for t in terms(coded)
         ]
 
-    pairs = [(a, b) for a in whole(coded_w, coded_w.codes) for b in whole(coded_x, coded_x.encode(x))]
+    pairs = [(a, b) for a in whole(coded_w, coded_w.encode(w)) for b in whole(coded_x, coded_x.encode(x))]
     pairs.sort(key=lambda pair: pair[0][2] or pair[1][2])  # constant terms are added last
     total = sum(m[1] * n[1] * (n[0] @ m[0].T) for m, n in pairs)  # of int64
     m, a = 1.0, bias
@@ -154,13 +154,12 @@ class LSTM(nn.Module):
 def test_sums_that_no_float32_holds_are_exact(rng, depth):
     """In one piece, with a factor cut in two, in float64."""
     q = quant.scheme("C-8")
-    codes = rng.integers(-128, 128, (3, depth)).astype(np.int8)
-    x = q.decode(rng.integers(-128, 128, (5, depth)).astype(np.int8), {"scale": np.float32(1)})
     by = Coded(q, {"scale": np.float32(1)})
-    product = ExactProduct(F.conv.Linear, {}, Coded(q, by.params, codes))
+    w, x = (q.decode(rng.integers(-128, 128, (n, depth)).astype(np.int8), by.params) for n in (3, 5))
+    product = ExactProduct(F.conv.Linear, {}, w, by)
     ways = [product.reach * 255 <= EXACT_IN_FLOAT32, product.reach * CUT <= EXACT_IN_FLOAT32]
     assert ways == [depth < 1000, depth < 10_000]
-    m, n = (2 * c.astype(np.int64) + 1 for c in (codes, by.encode(x)))
+    m, n = (2 * by.encode(numbers).astype(np.int64) + 1 for numbers in (w, x))
     np.testing.assert_array_equal(product(x, by), (n @ m.T / 4).astype(np.float32))
 
 

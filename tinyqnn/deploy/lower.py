@@ -9,6 +9,7 @@ everything else                       -> the same function
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,8 @@ class _Lowering:
         if array is None:
             raise ValueError(f"{edge.source}: deploy packs weights that are parameters, this one is computed")
         self._scheme(edge.source)
-        layer.coded[name] = self.slots[edge.source].module.frozen(_float32(array, source.source))
+        coded = self.slots[edge.source].module.frozen(array := _float32(array, source.source))
+        layer.coded[name] = replace(coded, codes=coded.encode(array))
 
     def _activation(self, name: str) -> Coded:
         """The frozen parameters of an activation."""

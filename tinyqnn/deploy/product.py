@@ -60,7 +60,7 @@ class Product:
         self.codes = weight.codes
         self.outputs = len(weight.codes)
         self.channels = -1 if window is None else 1
-        self.rounding = OneRounding(weight, x, multiplier, addend)
+        self.rounding = OneRounding(weight, x, self.outputs, multiplier, addend)
         self.of_weight, self.of_x = self.rounding.of_weight, self.rounding.of_x
         self._kinds = kind(weight.quantizer), kind(x.quantizer)
         self._midrise = _are_midrise(x, self.of_x[0])

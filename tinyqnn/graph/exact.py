@@ -117,12 +117,13 @@ class ExactProduct:
     """m · Σ w·x + a of quantized tensors, rounded once.
 
     function, options    Conv2d or Linear, and how it is called
-    weight               its scheme with its parameters and codes
+    weight, of_weight    real numbers, and what encodes them
     multiplier, addend   m and a, (O,)
 
     >>> from tinyqnn.quant import ClipQ
-    >>> weight = Coded(ClipQ(2), {"scale": np.float32(0.1)}, np.array([[0, -1, 1]], np.int8))
-    >>> ExactProduct(Linear, {}, weight)(np.ones((1, 3)), Coded(ClipQ(2), {"scale": np.float32(2)})).tolist()
+    >>> weight = np.array([[0.07, -0.08, 0.14]])
+    >>> product = ExactProduct(Linear, {}, weight, Coded(ClipQ(2), {"scale": np.float32(0.1)}))
+    >>> product(np.ones((1, 3)), Coded(ClipQ(2), {"scale": np.float32(2)})).tolist()
     [[0.15000000596046448]]
     """
 
@@ -130,21 +131,22 @@ class ExactProduct:
         self,
         function: type[Function],
         options: dict[str, Any],
-        weight: Coded,
+        weight: Array,
+        of_weight: Coded,
         multiplier: Array | None = None,
         addend: Array | None = None,
     ) -> None:
-        assert weight.codes is not None
         self.function, self.options = function, options
-        self.weight, self.multiplier, self.addend = weight, multiplier, addend
-        self.numbers = weight.numbers_of(weight.codes)
+        self.of_weight, self.outputs = of_weight, len(weight)
+        self.multiplier, self.addend = multiplier, addend
+        self.numbers = of_weight.numbers(weight)
         if options.get("groups", 1) > 1:  # else one output does for all, where all weights are 1
-            self.numbers = [np.broadcast_to(m, weight.codes.shape) for m in self.numbers]
+            self.numbers = [np.broadcast_to(m, weight.shape) for m in self.numbers]
         self.reach = max(float(abs(m).reshape(len(m), -1).sum(axis=1).max()) for m in self.numbers)
 
     def __call__(self, x: Array, by: Coded) -> Array:
         """The product with real numbers x, which `by` encodes; float32."""
-        rounding = OneRounding(self.weight, by, self.multiplier, self.addend)
+        rounding = OneRounding(self.of_weight, by, self.outputs, self.multiplier, self.addend)
         numbers, largest = by.numbers(x), [abs(term.numbers).max() for term in rounding.of_x]
         with no_grad():
             sums = {(i, j): self._sums(self.numbers[i], numbers[j], largest[j]) for i, j in rounding.pairs}
@@ -172,7 +174,7 @@ def lstm(arguments: Sequence[Any], modules: dict[int, Any], starts_from_zeros: b
     """
     x, h, c, weight_ih, weight_hh, *biases = arguments
     of_input, of_state = (
-        ExactProduct(Linear, {}, modules[w].frozen(arguments[w])) if {i, w} <= modules.keys() else None
+        ExactProduct(Linear, {}, arguments[w], modules[w].frozen(arguments[w])) if {i, w} <= modules.keys() else None
         for i, w in FACTORS[LSTMLayer]
     )
     gates = of_inputs(x, weight_ih) if of_input is None else of_input(x, modules[0].frozen(x))

@@ -308,7 +308,7 @@ class GraphModule(Module):
                 args, norm = self._gathered(step, values, lengths)
                 (_, gamma, beta), (mean, var) = _arrays(args), (norm["running_mean"], norm["running_var"])
                 multiplier, addend = fold(addend, mean, var, gamma, beta, norm["eps"])
-            product = ExactProduct(function, options, modules[1].frozen(weight), multiplier, addend)
+            product = ExactProduct(function, options, weight, modules[1].frozen(weight), multiplier, addend)
             results = (product(x, modules[0].frozen(x)),)
         if not is_recording():
             return tuple(Tensor(result) for result in results)

@@ -44,9 +44,8 @@ class WeightQuantizer(Module):
         return None if self.training else self.scheme
 
     def frozen(self, x: Array) -> Coded:
-        """The scheme with its parameters, and the weight's codes."""
-        codes, params = self.scheme.encode(x)
-        return Coded(self.scheme, params, codes)
+        """The scheme with its parameters, which are the weight's own."""
+        return Coded(self.scheme, self.scheme.fit(x))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.scheme!r})"

@@ -79,7 +79,7 @@ class Coded:
         ([(4, 3), (1, 3)], [3.0, 3.0, 3.0])
         """
         name = kind(self.quantizer)
-        if kernel_pays(x) and name != "residual":
+        if kernel_pays(x) and name != "residual" and self.quantizer.axis is None:
             params = self.quantizer._params_for(self.quantizer._checked(x), self.params)
             one = self.quantizer.compiled(**params)
             if one is not None:  # a pass begins with the scale of its values; here it is how many α/2 an α has, or 1
@@ -88,13 +88,9 @@ class Coded:
                     of_codes = one._replace(numbers=np.array([unit, one.numbers[1], 0, *one.numbers[3:]], np.float32))
                     return [of_codes(x - params["low"]), np.ones((1, *x.shape[1:]), np.float32)]
                 return [one._replace(numbers=np.array([unit, *one.numbers[1:]], np.float32))(x)]
-        return self.numbers_of(self.encode(x))
-
-    def numbers_of(self, codes: Array) -> list[Array]:
-        """The whole numbers of codes, as `numbers`."""
         alphabet = self.quantizer.alphabet.astype(np.int64)
-        places = (codes - alphabet[0]) // (alphabet[1] - alphabet[0])
-        one = np.ones((1, *codes.shape[1:]), np.float32)
+        places = (self.encode(x) - alphabet[0]) // (alphabet[1] - alphabet[0])
+        one = np.ones((1, *x.shape[1:]), np.float32)
         return [one if term.constant else term.numbers.astype(np.float32)[places] for term in terms(self)]
 
 
@@ -194,17 +190,19 @@ def largest(weight: Quantizer, x: Quantizer, depth: int) -> int:
 class OneRounding:
     """From the exact sums of a product to its real numbers: m · Σ_ij s_i t_j · sums_ij + a in float64, rounded once.
 
-    weight, x            what is multiplied; the weight has its codes
+    weight, x            what is multiplied
+    outputs              O
     multiplier, addend   m and a, (O,)
 
-    >>> w, x = (Coded(Binary(), {"scale": np.float32(s)}, np.array([[1], [1]])) for s in (2, 0.5))
-    >>> OneRounding(w, x, None, np.array([0.0, 7.0]))({(0, 0): np.array([[3, 5]])}, -1).tolist()
+    >>> w, x = (Coded(Binary(), {"scale": np.float32(s)}) for s in (2, 0.5))
+    >>> OneRounding(w, x, 2, None, np.array([0.0, 7.0]))({(0, 0): np.array([[3, 5]])}, -1).tolist()
     [[3.0, 12.0]]
     """
 
-    def __init__(self, weight: Coded, x: Coded, multiplier: Array | None = None, addend: Array | None = None) -> None:
-        assert weight.codes is not None
-        ones = np.ones(len(weight.codes))
+    def __init__(
+        self, weight: Coded, x: Coded, outputs: int, multiplier: Array | None = None, addend: Array | None = None
+    ) -> None:
+        ones = np.ones(outputs)
         self.of_weight, self.of_x = terms(weight), terms(x)
         self.multiplier = ones if multiplier is None else multiplier.astype(np.float64)
         self.addend = 0 * ones if addend is None else addend.astype(np.float64)
