@@ -249,6 +249,26 @@ class TestStep:
         assert self.walked(0.5, lambda outputs, y: outputs.sum() * 0, valid, 9, 4)[1].recent.maxlen == 3
         assert self.walked(0.5, lambda outputs, y: outputs.sum() * 0, valid, 2, 4)[1].recent == deque([0.0, 0.0])
 
+    @pytest.mark.parametrize("schedule", [optim.CosineAnnealingLR(3), None])
+    def test_its_rate_falls_with_that_of_the_weights(self, rng, schedule):
+        data = points(rng)
+        _base, network, layers = relaxed(mlp(rng), data.x)
+        rates: list[tuple[float, float]] = []
+
+        class Noting(Search):
+            def after_step(self, trainer):
+                super().after_step(trainer)
+                rates.append(tuple(o.param_groups[0]["lr"] for o in (trainer.optimizer, self.optimizer)))
+
+        alphas = {id(layer.alpha) for layer in layers}
+        adam = optim.Adam([p for p in network.parameters() if id(p) not in alphas], lr=0.01)
+        search = Noting(layers, data, 0.5, lr=0.3)
+        Trainer(network, adam, schedule=schedule, hooks=[search], batch_size=40).fit(data, epochs=3, progress=False)
+        weights, alpha = np.array(rates).T
+        np.testing.assert_allclose(alpha, 30 * weights, rtol=1e-12)
+        expected = [0.3 * (1 + np.cos(np.pi * step / 9)) / 2 if schedule else 0.3 for step in range(9)]
+        np.testing.assert_allclose(alpha, expected, rtol=1e-9)
+
     @pytest.mark.parametrize("theta", [1e-6, 1e6])
     def test_it_moves_alpha_and_nothing_else(self, rng, theta):
         network, layers, _, _, before, _ = self.stepped(rng, theta)
@@ -311,6 +331,16 @@ class TestSearch:
         assert row["candidates"] == ["B-1", "U-2", "U-4", "U-8"]
         assert all(sum(p) == pytest.approx(1, abs=1e-6) for p in row["probabilities"].values())
         assert row["argmax_bits"] == policy.average_bits()
+
+    def test_retraining_has_a_rate_of_its_own_or_that_of_the_search(self, rng):
+        still, _ = found(rng, retrain_lr=1e-30)
+        same, _ = found(rng, retrain_lr=0.02)
+        plain, _ = found(rng)
+        first = "0.weight"
+        one, two, three = (policy.model.state_dict()[first] for policy in (still, same, plain))
+        assert np.array_equal(two, three)
+        assert not np.array_equal(one, two)
+        assert still.history == plain.history
 
     def test_a_bound_that_nothing_keeps_is_said(self, rng):
         policy, _ = found(rng, theta=1e-9, epochs=2, widen=9)
@@ -414,6 +444,7 @@ class TestBadInput:
             ({"theta": "0.1"}, "a number above 0, got '0.1'"),
             ({"epochs": 0}, "epochs is 1 or more"),
             ({"alpha_lr": 0.0}, "alpha_lr is above 0"),
+            ({"retrain_lr": 0.0}, "retrain_lr is above 0"),
             ({"keep": ("0", "last")}, "no weight to search"),
             ({"keep": "nobody"}, "nobody is no expensive vertex"),
         ],

@@ -57,7 +57,8 @@ def dfq(
     batch_axis: int = 0,
     optimizer: OptimizerOf | None = None,
     lr: float = 1e-3,
-    alpha_lr: float = 0.02,
+    retrain_lr: float | None = None,
+    alpha_lr: float = 0.04,
     batch_size: int = 128,
     seq_len: int = 35,
     augment: Augment | None = None,
@@ -80,8 +81,10 @@ def dfq(
     widen           how often, while the retrained network breaks the bound, one more vertex may take its next wider
                     candidate, and the network be trained on: the one with the most probability for each bit it adds
     keep            expensive vertices that stay float: names, "first", "last"
-    optimizer       a function of the parameters, for the weights; None: Adam(lr). The rate falls along a cosine. α has
-                    an Adam of its own, at alpha_lr
+    optimizer       a function of the parameters, for the weights; None: Adam, at `lr` in the search and at `retrain_lr`
+                    (None: the same) afterwards. Their rate falls along a cosine
+    alpha_lr        where the rate of α begins, which has an Adam of its own. It falls as the weights' does, so that the
+                    search comes to rest instead of swinging about the bound until it is stopped
     folder          for checkpoints; with `resume` a search that was stopped goes on and ends with the same bits
 
     Returns a Policy with the retrained network as `.model` and `.history`; `.verdict` says whether the bound is kept.
@@ -104,7 +107,8 @@ def dfq(
         raise ValueError(
             f"epochs is 1 or more, retrain_epochs and widen 0 or more, got {epochs}, {retrain_epochs}, {widen}"
         )
-    for name, rate in (("lr", lr), ("alpha_lr", alpha_lr)):
+    retrain_lr = lr if retrain_lr is None else retrain_lr
+    for name, rate in (("lr", lr), ("retrain_lr", retrain_lr), ("alpha_lr", alpha_lr)):
         if not rate > 0:
             raise ValueError(f"{name} is above 0, got {rate}")
     _check_data("train", train)
@@ -119,25 +123,27 @@ def dfq(
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
 
-    def learn(network: GraphModule, epochs: int, stem: str, label: str, hook: Search | None = None) -> None:
+    def learn(
+        network: GraphModule, epochs: int, rate: float, stem: str, label: str, hook: Search | None = None
+    ) -> None:
         """Train all of a network but α."""
         path = None if folder is None else Path(folder) / f"{stem}.npz"
         history = fit(
             network, train, valid, epochs, hook, [layer.alpha for layer in layers], settings,
-            optimizer=optimizer or (lambda weights: optim.Adam(weights, lr=lr)), checkpoint=path, resume=resume,
+            optimizer=optimizer or (lambda weights: optim.Adam(weights, lr=rate)), checkpoint=path, resume=resume,
             progress=progress, label=label, loss=loss, batch_size=batch_size, seq_len=seq_len, augment=augment,
             clip_norm=clip_norm, seed=seed,
         )  # fmt: skip
         if history.interrupted:
             raise KeyboardInterrupt(f"{label} stopped" + ("" if path is None else f"; {path} has what was learned"))
 
-    learn(relaxed, epochs, "search", "search", search)
+    learn(relaxed, epochs, lr, "search", "search", search)
     policy = Policy.of(base).changed({layer.vertex: layer.notations[int(layer.p.argmax())] for layer in layers})
     base.load_state_dict(relaxed.state_dict(), strict=False)  # the weights as the search left them
     tried: list[tuple[float, float]] = []
     while True:
         network = policy.apply(base, example)
-        learn(network, retrain_epochs, f"retrain-{len(tried)}", "retraining")
+        learn(network, retrain_epochs, retrain_lr, f"retrain-{len(tried)}", "retraining")
         valid_loss = evaluate(trainable(network), valid, batch_size, loss, seq_len).loss
         tried.append((policy.average_bits(), valid_loss))
         wider = _wider(policy, layers)

@@ -13,6 +13,9 @@ With λ → ∞ no step down the size outweighs one down the loss. As they come,
 (in parts of a nat), and Adam, which divides both by one average, leaves next to nothing of the steps down the loss:
 the search would end narrow while nearly all of its steps find the bound broken. So both gradients are brought to
 length 1, and units have no say.
+
+And one decides whether it comes to rest. A switch never stands still: at the bound α swings to and fro, and the argmax
+would be of the moment at which the search happens to end. So α's rate falls with that of the weights.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class Search(Hook):
 
     L_valid is taken in evaluation mode: the loss that the bound is about, without dropout, and nothing of the
     validation data gets into running averages. The backward pass is that of one batch, and runs only where the bound is
-    violated.
+    violated. `lr` is the rate where the weights have theirs in full; it falls as theirs falls.
     """
 
     def __init__(
@@ -84,6 +87,9 @@ class Search(Hook):
             _require(alphas, False)
             _require(weights, True)
         _normalize(alphas)
+        moment = trainer.optimizer.param_groups[0]  # of the step that the weights have just taken
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * moment["lr"] / (moment["initial_lr"] or 1.0)
         self.optimizer.step()
         self.steps, self.violations = self.steps + 1, self.violations + violated
 

@@ -34,7 +34,7 @@ class Comparison:
     data                  see `splits`, and how many of its images are learned from, decide about the bound, are tested
     width                 of the network, in channels
     epochs                of the float network that all start from; `pieces` of each afterwards
-    lr, quantized_lr      the rates of these; alpha_lr that of α
+    lr                    the rate of the float network; of the two pieces search_lr and retrain_lr; of α alpha_lr
     share                 θ = float + share · (binary − float), of their validation losses after the first piece
     """
 
@@ -50,7 +50,8 @@ class Comparison:
     retrain_epochs: int
     widen: int
     lr: float
-    quantized_lr: float
+    search_lr: float
+    retrain_lr: float
     alpha_lr: float
     share: float
 
@@ -80,8 +81,8 @@ def compare(
     for name, scheme in FIXED.items():
         policy = policy_of(model, train, scheme)
         quantized = policy.apply(model, train.inputs(slice(0, 2)))
-        for epochs in config.pieces:
-            fit(quantized, epochs, config.quantized_lr)
+        for epochs, rate in zip(config.pieces, (config.search_lr, config.retrain_lr)):
+            fit(quantized, epochs, rate)
             between.setdefault(name, evaluate(quantized, valid).loss)
         found[name] = scored(policy, quantized, valid, test)
         report(f"{name}: {found[name]}")
@@ -89,7 +90,7 @@ def compare(
     ours = dfq(
         model, train, valid, theta=best + config.share * (worst - best), bits=(1, 8),
         epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, widen=config.widen,
-        lr=config.quantized_lr, alpha_lr=config.alpha_lr, batch_size=config.batch_size,
+        lr=config.search_lr, retrain_lr=config.retrain_lr, alpha_lr=config.alpha_lr, batch_size=config.batch_size,
         augment=augment, seed=config.seed, folder=report.folder, resume=True, progress=False,
     )  # fmt: skip
     found["ours"] = scored(ours, ours.model, valid, test)

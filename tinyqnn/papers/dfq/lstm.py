@@ -27,7 +27,7 @@ from tinyqnn.search.network import traced, trainable
 from tinyqnn.search.policy import Policy
 from tinyqnn.train import Trainer, evaluate
 
-VERSION = 2  # the switch asks the mean of several batches, and both steps of α are of one length
+VERSION = 3  # α's rate falls with that of the weights, from twice as high
 UNIFORM = (8, 4, 2, 1)
 SIZE = (9.0, 4.0)
 
@@ -46,7 +46,7 @@ class Config:
     retrain_epochs: int = 6
     lr: float = 5e-3
     quantized_lr: float = 3e-3
-    alpha_lr: float = 0.05
+    alpha_lr: float = 0.1
     slacks: tuple[float, ...] = (0.015, 0.03, 0.05)
 
 

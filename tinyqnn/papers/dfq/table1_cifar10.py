@@ -20,7 +20,7 @@ from tinyqnn.papers.dfq._table1 import Comparison, accuracy_of, compare, rows, s
 from tinyqnn.papers.dfq._vgg16 import VGG16
 from tinyqnn.papers.experiment import Cell, Report
 
-VERSION = 2  # the switch asks the mean of several batches, and both steps of α are of one length
+VERSION = 3  # α's rate falls with that of the weights, from twice as high
 PAPER: dict[str, tuple[float, float]] = {
     "float": (1, 84.80),
     "8-bit": (4, 84.07),
@@ -45,8 +45,9 @@ class Config(Comparison):
     retrain_epochs: int = 4
     widen: int = 0
     lr: float = 3e-3
-    quantized_lr: float = 2e-3
-    alpha_lr: float = 0.05
+    search_lr: float = 2e-3
+    retrain_lr: float = 2e-3
+    alpha_lr: float = 0.1
     share: float = 0.5
 
 

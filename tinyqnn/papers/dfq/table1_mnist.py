@@ -1,9 +1,10 @@
 """Table 1, MNIST: two depthwise-separable layers in float, 8 bits, a mixture that DFQ finds, and binary
 
-The network is `models.Separable` with 84 channels after its first convolution, which has stride 2: wide enough that two
-of the three 3×3 layers may have 8 bits at 28×. How all four are trained, and what the bound is, stands in
-`_table1.py`; no layer is widened afterwards (an earlier protocol did so, for the same seeds). Rates, numbers of steps
-and `share` were chosen by the validation loss of another seed, 100.
+The network is `models.Separable` with 208 channels after its first convolution, which has stride 2: wide enough that
+its three 3×3 layers may have 8 bits at 28×, whichever of them a search keeps. How all four are trained, and what the
+bound is, stands in `_table1.py`. From the float network on it is little training, for here one bit costs little, and the
+less the longer the training; no layer is widened afterwards. Width, rates, numbers of steps and `share` were chosen on validation images of
+other seeds, 100 and 101, after earlier protocols had left the claims undecided for the same seeds as here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tinyqnn.papers.claims import Claim, Finding, all_of, decide
 from tinyqnn.papers.dfq._table1 import Comparison, accuracy_of, compare, rows, scale, searches
 from tinyqnn.papers.experiment import Cell, Report
 
-VERSION = 2  # the switch asks the mean of several batches, and both steps of α are of one length
+VERSION = 3  # α's rate falls with that of the weights
 PAPER: dict[str, tuple[float, float]] = {
     "float": (1, 98.66),
     "8-bit": (4, 98.48),
@@ -33,19 +34,20 @@ class Config(Comparison):
     """One seed: a float network and its three quantized forms."""
 
     data: str = "mnist"
-    width: int = 84
-    train: int = 12_000
-    valid: int = 8_000
+    width: int = 208
+    train: int = 6_000
+    valid: int = 5_000
     test: int = 10_000
     batch_size: int = 50
-    epochs: int = 5
-    search_epochs: int = 3
-    retrain_epochs: int = 2
+    epochs: int = 6
+    search_epochs: int = 2
+    retrain_epochs: int = 1
     widen: int = 0
     lr: float = 1e-2
-    quantized_lr: float = 5e-3
-    alpha_lr: float = 0.05
-    share: float = 0.75
+    search_lr: float = 1.5e-3
+    retrain_lr: float = 4e-3
+    alpha_lr: float = 0.1
+    share: float = 0.7
 
 
 def cells(scale: str) -> list[Config]:
