@@ -2,9 +2,10 @@
 
 The network is `models.Separable` with 208 channels after its first convolution, which has stride 2: wide enough that
 its three 3×3 layers may have 8 bits at 28×, whichever of them a search keeps. How all four are trained, and what the
-bound is, stands in `_table1.py`. From the float network on it is little training, for here one bit costs little, and the
-less the longer the training; no layer is widened afterwards. Width, rates, numbers of steps and `share` were chosen on validation images of
-other seeds, 100 and 101, after earlier protocols had left the claims undecided for the same seeds as here.
+bound is, stands in `_table1.py`. From the float network on it is little training, for here one bit costs little, and
+the less the longer the training; no layer is widened afterwards. Width, rates, numbers of steps and `share` were chosen
+on validation images of other seeds, 100 and 101, after earlier protocols had left the claims undecided for the same
+seeds as here.
 """
 
 from __future__ import annotations
