@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ settings.register_profile("quick", max_examples=25, derandomize=True, **_common)
 settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, database=None, **_common)
 settings.register_profile("intense", max_examples=5000, print_blob=True, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "quick"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts its jobs in the background, and we our own
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

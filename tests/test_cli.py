@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from tinyqnn import cli, quantize
+from tinyqnn.data import glyphs, rings
 from tinyqnn.search import Policy
+
+
+@pytest.fixture(autouse=True)
+def few_examples(monkeypatch):
+    """What is made on the spot has fewer points and images: no test here asks for more."""
+    all_points, all_images = rings.load, glyphs.load
+    monkeypatch.setattr(rings, "load", lambda: all_points(copies=1, side=67))
+    monkeypatch.setattr(glyphs, "load", lambda: all_images(train=1200, test=200))
 
 
 def run(*args: str) -> int:
