@@ -153,7 +153,7 @@ class Engine:
             if not stairs:
                 then = [lambda y: np.maximum(y, 0)] if relu else []
                 stairs.append(
-                    IntegerStairs(coded, product.rounding.factor, product.rounding.addend, product.largest, then)
+                    IntegerStairs(coded, product.rounding.factors[0], product.rounding.addend, product.largest, then)
                 )
             codes = product.to_codes(values[source], stairs[0].stairs)
             for layer in fused.between:

@@ -114,14 +114,14 @@ class _OnCodes:
     def rows(self) -> Any:
         weight, x = self.product.weight.quantizer, self.product.x.quantizer
         return kernels.gates.BitRows(
-            self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.rounding.factor
+            self.product.codes, weight.bits, kind(weight), x.bits, kind(x), self.product.rounding.factors[0]
         )
 
     def sums(self, codes: Array) -> tuple[Array, Array]:
         """Whole numbers and what one is worth, (outputs,) float64; or real numbers and ones."""
         if not self.product.rounding.single or self.serves(codes.size // codes.shape[-1]):
             return self(codes), np.ones(self.product.outputs)
-        return self.product.sums(codes), self.product.rounding.factor
+        return self.product.sums(codes), self.product.rounding.factors[0]
 
     def __call__(self, codes: Array, to: Array | None = None) -> Array:
         count = codes.size // codes.shape[-1]

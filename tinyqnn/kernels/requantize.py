@@ -148,22 +148,26 @@ def _staircase(x, start, stop, edges, first, direction, y):
 
 
 def affine(x: Array, factor: Array, addend: Array) -> Array:
-    """factor · x + addend, one of each a column, in float64, rounded once: (P, C) whole numbers -> float32.
+    """Σ_t factor[t, c] · x[t, p, c] + addend[c], in float64, rounded once: (T, P, C) whole numbers -> (P, C) float32.
 
-    >>> affine(np.array([[2, 3]], np.int32), np.array([0.5, 1.0]), np.array([1.0, 0.0])).tolist()
-    [[2.0, 3.0]]
+    >>> affine(np.array([[[2, 3]], [[1, 1]]], np.int32), np.array([[0.5, 1.0], [4.0, 0.0]]), np.ones(2)).tolist()
+    [[6.0, 4.0]]
     """
+    terms, pixels, columns = x.shape
     if use_reference():
-        return (factor * x + addend).astype(np.float32)
-    y = np.empty(x.shape, np.float32)
-    repeat = -(-SPAN // x.shape[1])
-    span = repeat * x.shape[1]
+        total = factor[0] * x[0]
+        for t in range(1, terms):
+            total = total + factor[t] * x[t]
+        return (total + addend).astype(np.float32)
+    y = np.empty((pixels, columns), np.float32)
+    repeat = -(-SPAN // columns)
+    span = repeat * columns
     chunk = max(CHUNK // span, 1) * span
-    source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
-    factors, addends = (np.tile(of, repeat) if repeat > 1 else np.ascontiguousarray(of) for of in (factor, addend))
+    source, target = np.ascontiguousarray(x).reshape(terms, -1), y.reshape(-1)
+    tables = np.tile(factor, repeat), np.tile(addend, repeat)
     run(
-        lambda i, j: _affine(source, i * chunk, min(j * chunk, x.size), factors, addends, target),
-        -(-x.size // chunk),
+        lambda i, j: _affine(source, i * chunk, min(j * chunk, y.size), *tables, target),
+        -(-y.size // chunk),
         1,
     )
     return y
@@ -171,12 +175,18 @@ def affine(x: Array, factor: Array, addend: Array) -> Array:
 
 @jit
 def _affine(x, start, stop, factor, addend, y):
-    span = len(factor)
+    span = len(addend)
+    total = np.empty(span)
     for i in range(start, stop, span):
         n = min(span, stop - i)
-        xs, ys = x[i : i + n], y[i : i + n]
+        total[:] = 0
+        for t in range(len(x)):
+            xs, factors = x[t, i : i + n], factor[t]
+            for j in range(n):
+                total[j] += factors[j] * np.float64(xs[j])
+        ys = y[i : i + n]
         for j in range(n):
-            ys[j] = np.float32(factor[j] * np.float64(xs[j]) + addend[j])
+            ys[j] = np.float32(total[j] + addend[j])
 
 
 def max_codes(

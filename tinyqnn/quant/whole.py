@@ -1,6 +1,6 @@
 """Every scheme's values are whole numbers times scales, so a product of two quantized tensors is one of whole numbers:
 
-    y[o] = m[o] · Σ_ij s_i[o] · t_j · (Σ_k w_i[o, k] · x_j[k]) + a[o]
+    y[o] = Σ_ij s_i[o] · t_j · m[o] · (Σ_k w_i[o, k] · x_j[k]) + a[o]
 
 over the terms w_i of the weight (scales s_i) and x_j of the activation (scales t_j), nearly always one of each. The
 inner sums are exact, in whatever order they are made. The outer sum is made in float64 and rounded once. m and a are
@@ -18,7 +18,6 @@ The whole number 0 is the value 0 in every term. So a border of zeros is exact, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -188,7 +187,7 @@ def largest(weight: Quantizer, x: Quantizer, depth: int) -> int:
 
 
 class OneRounding:
-    """From the exact sums of a product to its real numbers: m · Σ_ij s_i t_j · sums_ij + a in float64, rounded once.
+    """From the exact sums of a product to its real numbers: Σ_ij s_i t_j m · sums_ij + a in float64, rounded once.
 
     weight, x            what is multiplied
     outputs              O
@@ -213,38 +212,25 @@ class OneRounding:
         return len(self.of_weight) == len(self.of_x) == 1
 
     @cached_property
-    def factor(self) -> Array:
-        """(O,) float64: what one unit of the whole number is worth, where there is a single one."""
-        return self.of_weight[0].scale * self.of_x[0].scale * self.multiplier
+    def factors(self) -> Array:
+        """(terms, O) float64: what one unit of each pair's whole number is worth."""
+        return np.stack([self.of_weight[i].scale * self.of_x[j].scale * self.multiplier for i, j in self.pairs])
 
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:
-        """(i, j) in the order in which they are added: those with a constant term at the end."""
-        both = [(i, j) for i in range(len(self.of_weight)) for j in range(len(self.of_x))]
-        return sorted(both, key=lambda pair: self.of_weight[pair[0]].constant or self.of_x[pair[1]].constant)
+        """(i, j) in the order in which they are added."""
+        return [(i, j) for i in range(len(self.of_weight)) for j in range(len(self.of_x))]
 
     def __call__(self, sums: dict[tuple[int, int], Array], channels: int) -> Array:
         """float32 numbers from the sums of each pair, whose outputs lie along axis `channels`, 1 or −1.
 
         Where sums of a constant term are the same for all samples, or all outputs, there may be one of them.
         """
-        if self.single:
-            rows, like = table(sums[0, 0], channels)
-            return like(kernels.requantize.affine(rows, self.factor, self.addend))
-        parts = [(self.of_weight[i].scale * self.of_x[j].scale, np.moveaxis(sums[i, j], channels, -1))
-                 for i, j in self.pairs]  # fmt: skip
-        shape = np.broadcast_shapes(*[part.shape for _, part in parts])
-        y = np.empty(shape, np.float32)
-        some = max(1, BLOCK // max(math.prod(shape[1:]), 1))  # samples at a time, that stay in the cache
-        for start in range(0, len(y), some):
-            total = np.float64(0)
-            for scale, part in parts:
-                total = total + scale * (part if len(part) == 1 else part[start : start + some])
-            y[start : start + some] = self.multiplier * total + self.addend
-        return np.moveaxis(y, -1, channels)
-
-
-BLOCK = 2**16  # numbers
+        parts = np.broadcast_arrays(*[sums[pair] for pair in self.pairs])
+        tables = [table(part, channels) for part in parts]
+        rows, like = tables[0]
+        stacked = rows[None] if len(tables) == 1 else np.stack([rows for rows, _ in tables])
+        return like(kernels.requantize.affine(stacked, self.factors, self.addend))
 
 
 def table(y: Array, channels: int) -> tuple[Array, Callable[[Array], Array]]:
