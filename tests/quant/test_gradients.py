@@ -178,11 +178,12 @@ def test_per_channel_limits_serve_large_tensors_too():
         np.testing.assert_array_equal(row, gradient(tq.quant.ClipQ(bits=2), channel))
 
 
-def test_a_plain_gradient_keeps_no_copy_of_its_input():
-    leaf = tq.Tensor(np.ones(5), requires_grad=True)
-    plain, clipped = tq.quant.FixedQ(bits=3)(leaf), tq.quant.ClipQ(bits=3)(leaf)
-    assert plain._node[0].saved == (None, None)
-    assert clipped._node[0].saved[0] is leaf.data
+def test_for_its_gradient_a_quantizer_keeps_at_most_a_byte_an_element():
+    leaf = tq.Tensor(np.array([0.5, 1.0, 9.0]), requires_grad=True)
+    plain, clipped = tq.quant.FixedQ(bits=3)(leaf), tq.quant.ClipQ(bits=3)(leaf, {"scale": np.array(1.0)})
+    assert plain._node[0].saved == (None,)
+    (inside,) = clipped._node[0].saved
+    assert inside.dtype == bool and inside.tolist() == [True, True, False]
 
 
 def test_kernels_are_for_large_float32_arrays_and_not_for_the_reference():

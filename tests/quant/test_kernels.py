@@ -78,3 +78,16 @@ def test_in_a_mixture_the_gradient_passes_on_the_limits_and_stops_right_behind_t
     limits = [(low, high), None]
     passed, _ = quantize.mix_grad(np.ones(4, np.float32), x, [one, one], limits, np.array([0.75, 0.25]))
     assert passed.tolist() == [1.0, 0.25, 1.0, 0.25]
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537, 200_003])
+def test_what_threads_share_is_what_one_pass_gives(size, rng):
+    x, grad = rng.standard_normal((2, size)).astype(np.float32)
+    results = []
+    for kernels in ("reference", "compiled"):
+        with using(kernels):
+            leaf = tq.Tensor(x, requires_grad=True)
+            y = tq.quant.ClipQ(bits=2)(leaf)
+            y.backward(grad)
+            results.append((y.data.tobytes(), leaf.grad.tobytes()))
+    assert results[0] == results[1]

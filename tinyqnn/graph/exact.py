@@ -7,7 +7,7 @@ are whole, their sums are exact, and what they are worth, with the bias or the b
 and rounded once. The result is the same on every machine, and the packed model (`deploy/`) has nothing to differ from.
 
 Still these are the ordinary operations, on float32 tensors: float32 knows all whole numbers up to 2^24. Where sums may
-be larger, one factor is cut in two.
+be larger, one factor is cut in two, and where that is not enough, float64 does the work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tinyqnn import kernels
 from tinyqnn.functional.conv import Conv2d, Linear
 from tinyqnn.functional.norm import BatchNorm
 from tinyqnn.functional.recurrent import LSTMLayer, advance, bias_of, forward, of_inputs
-from tinyqnn.graph.vertices import Graph, Port, Vertex, map_tree
+from tinyqnn.graph.vertices import Graph, Vertex
 from tinyqnn.quant.whole import Coded, OneRounding
 from tinyqnn.tensor import Function, Node, Tensor, no_grad
 
@@ -73,13 +73,11 @@ def products(graph: Graph) -> list[Exact]:
     >>> products(generate(net, np.ones((2, 4), np.float32), weights="C-2", activations="C-2").graph)
     [Exact(vertex='0', quantizers={0: '0.quant.input', 1: '0.quant.weight'}, norm='1')]
     """
-    returned: set[str] = set()
-    map_tree(graph.outputs, lambda leaf, _: returned.add(leaf.vertex) if isinstance(leaf, Port) else None)
-    found = []
+    found, returned = [], graph.returned()
     for vertex in graph:
         before = {edge.argument: edge.source for edge in graph.in_edges(vertex.name)}
-        pairs = FACTORS.get(vertex.function, ())
-        pairs = tuple((x, w) for x, w in pairs if _are_quantized(graph, before.get(x), before.get(w)))
+        factors = FACTORS.get(vertex.function, ())
+        pairs = [(x, w) for x, w in factors if _are_quantized(graph, before.get(x), before.get(w))]
         if not pairs or not _are_parameters(graph, vertex, 5 if vertex.function is LSTMLayer else 2):
             continue
         users, norm = graph.out_edges(vertex.name), None

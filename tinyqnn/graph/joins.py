@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tinyqnn.functional.activation import ReLU
 from tinyqnn.functional.conv import Linear, LinearReLU
 from tinyqnn.functional.norm import BatchNorm, BatchNormReLU
-from tinyqnn.graph.vertices import Edge, Graph, Port, map_tree
+from tinyqnn.graph.vertices import Edge, Graph
 from tinyqnn.tensor import Add, Function
 
 JOINED: dict[type[Function] | None, type[Function]] = {BatchNorm: BatchNormReLU, Linear: LinearReLU}
@@ -42,8 +42,7 @@ def joins(graph: Graph) -> dict[str, Join]:
     >>> [(name, join.function.__name__) for name, join in joins(traced).items()]
     [('1', 'LinearReLU')]
     """
-    returned: set[str] = set()
-    map_tree(graph.outputs, lambda leaf, _: returned.add(leaf.vertex) if isinstance(leaf, Port) else None)
+    returned = graph.returned()
 
     def ends_at(edge: Edge) -> bool:
         """Does nobody else want what flows here?"""

@@ -104,7 +104,8 @@ class GraphModule(Module):
     """Runs `graph` on the parameters and buffers of `body`, which it takes over.
 
     Call it as the model was called: with arrays or Tensors in the place of the example's. `train()` and `eval()` act on
-    dropout, batch norm and quantizers; `graph` is the graph it runs.
+    dropout, batch norm and quantizers; evaluating, sums of products of codes are exact (`exact.py`). `graph` is the
+    graph it runs.
 
     >>> from tinyqnn import graph, nn
     >>> model = graph.generate(nn.Linear(4, 3), np.ones((2, 4), np.float32), weights="C-2")
@@ -392,8 +393,7 @@ class GraphModule(Module):
         for edge in graph.edges:
             target = runs_at.get(edge.target, places[edge.target])
             last[places[edge.source]] = max(last[places[edge.source]], target)
-        kept: set[str] = set()
-        map_tree(graph.outputs, lambda leaf, _: kept.add(leaf.vertex) if isinstance(leaf, Port) else None)
+        kept = graph.returned()
         done: list[list[int]] = [[] for _ in places]
         for name, place in places.items():
             if name not in kept:

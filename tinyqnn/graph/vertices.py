@@ -163,6 +163,12 @@ class Graph:
         """The edges that flow out of a vertex."""
         return self._out[name]
 
+    def returned(self) -> set[str]:
+        """The names of the vertices whose outputs the model returns."""
+        found: set[str] = set()
+        map_tree(self.outputs, lambda leaf, _: found.add(leaf.vertex) if isinstance(leaf, Port) else None)
+        return found
+
     def quantizers(self) -> Iterator[Vertex]:
         """The quantizing vertices."""
         return (vertex for vertex in self.vertices if vertex.kind == "quantizer")

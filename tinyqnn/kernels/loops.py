@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tinyqnn.kernels.ahead import ahead
 from tinyqnn.kernels.jit import get_num_threads, jit, run
 
 Array = np.ndarray
@@ -69,6 +70,7 @@ def _column_moments(x, first, last, chunk, parts):
         total, squares = parts[part, 0], parts[part, 1]
         end, start = min((part + 1) * chunk, len(x)), part * chunk
         while start + 4 * span <= end:  # four rows at a time: the sums are fetched a quarter as often
+            ahead(x, start, start + 4 * span)
             x0, x1 = x[start : start + span], x[start + span : start + 2 * span]
             x2, x3 = x[start + 2 * span : start + 3 * span], x[start + 3 * span : start + 4 * span]
             for j in range(span):
@@ -136,6 +138,8 @@ def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
             total[:] = 0
             products[:] = 0
             for row in range(start, min(start + FEW * span, end), span):
+                ahead(g, row, row + span)
+                ahead(x, row, row + span)
                 gs, xs = g[row : min(row + span, end)], x[row : min(row + span, end)]
                 for j in range(len(xs)):
                     kept[j] = gs[j] if (xs[j] - mean[j]) * scale[j] + shift[j] > floor else np.float32(0)

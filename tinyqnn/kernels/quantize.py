@@ -1,26 +1,27 @@
 """Fake quantization in one pass over memory; the pages in `tinyqnn/quant` are the twins, and give the same bits.
 
 All kernels go through the numbers in the order in which they lie in memory: a channels-last image costs no reorder.
-float32 only, one set of parameters for the whole array.
+float32 only, one set of parameters for the whole array. A training step is bound by memory here, not by arithmetic: so
+the pass that writes Q(x) also notes where the gradient will pass, a byte an element, and x is not read again for it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels.jit import jit, run
+from tinyqnn.kernels.jit import jit, run, share
+from tinyqnn.kernels.loops import flat
+from tinyqnn.kernels.measure import CHUNK, piece_of
+from tinyqnn.kernels.turns import leave, take
 
-__all__ = ["Pass", "affine", "mean_abs", "mean_abs_kept", "mean_abs_rest", "mix", "mix_grad", "pass_inside",
-           "power_of_two", "sd", "signs"]  # fmt: skip
+__all__ = ["Pass", "affine", "keep", "mix", "mix_grad", "pass_inside", "power_of_two", "signs"]
 
 Array = np.ndarray
 
 _BLOCK = 2048  # numbers that stay in the first cache while several loops go over them
-_CHUNK = 2**15  # numbers summed up at a time; fixed, so that sums do not depend on the number of threads
 
 
 class Pass(NamedTuple):
@@ -36,9 +37,19 @@ class Pass(NamedTuple):
     def __call__(self, x: Array) -> Array:
         x = _packed(x)
         out = np.empty_like(x)
-        source, target = _flat(x), _flat(out)
-        run(lambda i, j: _values(self.kind, self.numbers, source[i:j], target[i:j]), x.size, _share(x.size))
+        self._write(flat(x), flat(out), 0.0, 0.0, np.empty(0, bool))
         return out
+
+    def marked(self, x: Array, low: Any, high: Any) -> tuple[Array, Array]:
+        """The values, and for each element whether low ≤ x ≤ high."""
+        x = _packed(x)
+        out, inside = np.empty_like(x), np.empty_like(x, bool)
+        self._write(flat(x), flat(out), low, high, flat(inside))
+        return out, inside
+
+    def _write(self, x: Array, out: Array, low: Any, high: Any, inside: Array) -> None:
+        low, high, piece = np.float32(low), np.float32(high), piece_of(x.size)
+        share(_pass, -(-x.size // piece), self.kind, self.numbers, x, out, low, high, inside, piece)
 
 
 _AFFINE, _POWER_OF_TWO, _SIGNS = range(3)
@@ -84,10 +95,10 @@ def mix_grad(
     everywhere, weights = np.float32(weights[[limit is None for limit in limits]].sum()), weights.astype(np.float32)
     nowhere = np.float32(np.inf), np.float32(-np.inf)
     low, high = np.array([limit or nowhere for limit in limits], np.float32).T.copy()
-    sums = np.empty((-(-x.size // _CHUNK), len(passes)))
+    sums = np.empty((-(-x.size // CHUNK), len(passes)))
     run(
         lambda first, last: _mix_grad(
-            grad, x, *table, weights, low, high, everywhere, first, last, _CHUNK, sums, out
+            grad, x, *table, weights, low, high, everywhere, first, last, CHUNK, sums, out
         ),
         len(sums),
     )  # fmt: skip
@@ -107,67 +118,27 @@ def pass_inside(grad: Array, x: Array, low: Any, high: Any) -> Array:
     if grad.dtype != x.dtype or grad.strides != x.strides:
         np.copyto(out, grad)
         grad = out
-    source, target, gradient = _flat(x), _flat(out), _flat(grad)
+    source, target, gradient = flat(x), flat(out), flat(grad)
     low, high = np.float32(low), np.float32(high)
     run(lambda i, j: _pass_inside(gradient[i:j], source[i:j], target[i:j], low, high), x.size, _share(x.size))
     return out
 
 
-def mean_abs(x: Array) -> float:
-    """E|x|, summed in float64."""
-    source = _flat(_packed(x))
-    sums = np.empty(-(-source.size // _CHUNK))
-    run(lambda i, j: _sum_abs(source, sums, i, j, _CHUNK), sums.size)
-    return float(sums.sum()) / source.size
-
-
-def mean_abs_rest(x: Array, scales: Array) -> float:
-    """E|r|, summed in float64; r is what is left of x after taking off ±scaleᵢ, each with the sign of what was left."""
-    source = _flat(_packed(x))
-    sums = np.empty(-(-source.size // _CHUNK))
-    run(lambda i, j: _sum_rest(source, scales, sums, i, j, _CHUNK), sums.size)
-    return float(sums.sum()) / source.size
-
-
-def mean_abs_kept(x: Array, step: Any) -> float:
-    """The mean of |x| over all x with ⌊x/step + ½⌋ ≠ 0, summed in float64; 0 if there are none."""
-    source = _flat(_packed(x))
-    sums = np.empty((2, -(-source.size // _CHUNK)))
-    step = np.float32(step) if step > 0 else np.float32(np.inf)
-    run(lambda i, j: _sum_kept(source, step, sums, i, j, _CHUNK), sums.shape[1])
-    total, count = (float(part) for part in sums.sum(axis=1))
-    return total / count if count else 0.0
-
-
-def sd(x: Array) -> float:
-    """The population's standard deviation in one pass, shifted by x's first element (`quant/measure.py` says why)."""
-    source = _flat(_packed(x))
-    sums = np.empty((2, -(-source.size // _CHUNK)))
-    shift = float(x.flat[0])
-    run(lambda i, j: _sum_squares(source, shift, sums, i, j, _CHUNK), sums.shape[1])
-    mean, square = (float(total) / source.size for total in sums.sum(axis=1))
-    return math.sqrt(max(square - mean * mean, 0.0)) if math.isfinite(square) else math.nan
+def keep(grad: Array, inside: Array) -> Array:
+    """grad where `inside`, which has the same order in memory, else 0."""
+    out, piece = np.empty_like(grad), piece_of(grad.size)
+    share(_keep, -(-grad.size // piece), flat(grad), flat(inside), flat(out), piece)
+    return out
 
 
 def _packed(x: Array) -> Array:
     """`x` if its numbers fill one stretch of memory in some order of axes, else a copy that does."""
-    return x if _order(x) is not None else x.copy(order="K")
-
-
-def _order(x: Array) -> list[int] | None:
-    """The order of axes in which `x` is contiguous."""
-    axes = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    return axes if x.transpose(axes).flags.c_contiguous else None
-
-
-def _flat(x: Array) -> Array:
-    """All numbers of a packed array, as they lie in memory: a view."""
-    return x.transpose(_order(x)).reshape(-1)
+    return x if flat(x).base is not None else x.copy(order="K")
 
 
 def _share(size: int) -> int:
-    """How many numbers to hand out at a time: a few shares a thread, none too small."""
-    return max(_CHUNK, -(-size // 8))
+    """How many numbers `run` hands out at a time: a few shares a thread, none too small."""
+    return max(CHUNK, -(-size // 8))
 
 
 @jit
@@ -216,16 +187,6 @@ def _signs(x, out, scales):
                 rest[i] -= part
 
 
-@jit(fastmath={"reassoc", "contract"})
-def _sum_abs(x, sums, first, last, chunk):
-    for c in range(first, last):
-        total = 0.0
-        part = x[c * chunk : (c + 1) * chunk]
-        for i in range(part.size):
-            total += np.float64(abs(part[i]))
-        sums[c] = total
-
-
 @jit
 def _values(kind, n, x, out):
     """A pass: `out = Q(x)`."""
@@ -235,6 +196,32 @@ def _values(kind, n, x, out):
         _power_of_two(x, out, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8])
     else:
         _signs(x, out, n)
+
+
+@jit
+def _pass(seat, kind, n, x, out, low, high, inside, piece):
+    item = take(seat)
+    while item >= 0:
+        for start in range(item * piece, min((item + 1) * piece, x.size), _BLOCK):
+            stop = min(start + _BLOCK, (item + 1) * piece)
+            block, marks = x[start:stop], inside[start:stop]  # no marks if nobody asks
+            _values(kind, n, block, out[start:stop])
+            for i in range(marks.size):
+                marks[i] = (low <= block[i]) & (block[i] <= high)
+        item = take(seat)
+    leave(seat)
+
+
+@jit
+def _keep(seat, grad, inside, out, piece):
+    item = take(seat)
+    while item >= 0:
+        start, stop = item * piece, min((item + 1) * piece, grad.size)
+        g, marks, to = grad[start:stop], inside[start:stop], out[start:stop]
+        for i in range(g.size):
+            to[i] = g[i] if marks[i] else np.float32(0)
+        item = take(seat)
+    leave(seat)
 
 
 @jit
@@ -278,40 +265,3 @@ def _mix_grad(grad, x, kinds, numbers, begin, weights, low, high, everywhere, fi
                     passing[i] += weights[j] if inside else np.float32(0)
             for i in range(block.size):
                 to[i] = g[i] * passing[i]
-
-
-@jit
-def _sum_rest(x, scales, sums, first, last, chunk):
-    rest = np.empty(chunk, np.float32)
-    for c in range(first, last):
-        part = x[c * chunk : (c + 1) * chunk]
-        for i in range(part.size):
-            rest[i] = part[i]
-        for scale in scales:
-            for i in range(part.size):
-                rest[i] -= scale if rest[i] > 0 else -scale
-        _sum_abs(rest[: part.size], sums[c : c + 1], 0, 1, chunk)
-
-
-@jit(fastmath={"reassoc"})
-def _sum_kept(x, step, sums, first, last, chunk):
-    for c in range(first, last):
-        total, count = 0.0, 0
-        part = x[c * chunk : (c + 1) * chunk]
-        for i in range(part.size):
-            kept = np.floor(part[i] / step + np.float32(0.5)) != 0
-            total += np.float64(abs(part[i]) if kept else np.float32(0))
-            count += kept
-        sums[0, c], sums[1, c] = total, count
-
-
-@jit(fastmath={"reassoc", "contract"})
-def _sum_squares(x, shift, sums, first, last, chunk):
-    for c in range(first, last):
-        total, squares = 0.0, 0.0
-        part = x[c * chunk : (c + 1) * chunk]
-        for i in range(part.size):
-            d = np.float64(part[i]) - shift
-            total += d
-            squares += d * d
-        sums[0, c], sums[1, c] = total, squares

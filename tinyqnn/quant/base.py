@@ -215,14 +215,25 @@ class Quantizer:
 
     def _quantized(self, x: Array, params: Params) -> Array:
         """decode(encode(x)) of a checked array with its own parameters, by a kernel where there is one that pays."""
-        if self.axis is None and kernel_pays(x):
-            compiled = self.compiled(**params)
-            if compiled is not None:
-                values: Array = compiled(x)
-                return values
+        compiled = self._pass_for(x, params)
+        if compiled is not None:
+            values: Array = compiled(x)
+            return values
         with np.errstate(over="ignore"):
             codes = self.to_codes(x, **params)
             return self.to_values(codes, **params)
+
+    def _quantized_with_marks(self, x: Array, params: Params, low: Array, high: Array) -> tuple[Array, Array]:
+        """`_quantized`, and whether low ≤ x ≤ high."""
+        compiled = self._pass_for(x, params)
+        if compiled is not None:
+            both: tuple[Array, Array] = compiled.marked(x, low, high)
+            return both
+        return self._quantized(x, params), (low <= x) & (x <= high)
+
+    def _pass_for(self, x: Array, params: Params) -> Any:
+        """The kernel for `x`, or None where there is none that pays."""
+        return self.compiled(**params) if self.axis is None and kernel_pays(x) else None
 
     def _refuse_nonfinite(self, x: Array) -> None:
         """Say how many elements are not numbers, and where the first one is."""

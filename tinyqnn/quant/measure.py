@@ -25,7 +25,7 @@ def mean_abs(x: Array) -> float:
     if x.dtype == np.float64:
         return _rescaled(x, lambda y: wide_sum(np.abs(y)) / y.size)
     if kernel_pays(x):
-        from tinyqnn.kernels import quantize as kernel
+        from tinyqnn.kernels import measure as kernel
 
         return kernel.mean_abs(x)
     return float(np.abs(x).sum(dtype=np.float64)) / x.size
@@ -40,7 +40,7 @@ def sd(x: Array) -> float:
     if x.dtype == np.float64:
         return _rescaled(x, _sd_exact)
     if kernel_pays(x):
-        from tinyqnn.kernels import quantize as kernel
+        from tinyqnn.kernels import measure as kernel
 
         return kernel.sd(x)
     return _sd_shifted(x)

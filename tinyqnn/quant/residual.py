@@ -68,7 +68,7 @@ class ResQ(Quantizer):
     def measure(self, x: Array) -> dict[str, Any]:
         scales: list[Array] = []
         if kernel_pays(x):
-            from tinyqnn.kernels import quantize as kernel
+            from tinyqnn.kernels import measure as kernel
 
             for _ in range(self.bits):
                 scales.append(np.asarray(kernel.mean_abs_rest(x, np.array(scales, np.float32)), np.float32))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-_KERNEL_PAYS = 4096  # elements; below, NumPy is as fast as a compiled kernel, and needs no compiling
+_KERNEL_PAYS = 1024  # elements; below, NumPy is as fast as a compiled kernel, and needs no compiling
 
 
 def kernel_pays(x: Array) -> bool:
@@ -45,13 +45,32 @@ class StraightThrough(Function):
     @staticmethod
     def forward(ctx: Node, x: Array, *, quantizer: Quantizer, params: Params) -> Array:
         limits = quantizer.limits(**params)
-        ctx.save(None if limits is None else x, limits)  # the mask is made again from x, not kept
-        return quantizer._quantized(x, params)
+        if limits is None or not ctx.needs_input_grad[0]:
+            ctx.save(None)
+            return quantizer._quantized(x, params)
+        values, inside = quantizer._quantized_with_marks(x, params, *limits)
+        ctx.save(inside)  # a byte an element, where x is four
+        return values
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
-        x, limits = ctx.saved
-        return grad if limits is None else pass_inside(grad, x, *limits)
+        (inside,) = ctx.saved
+        return grad if inside is None else keep(grad, inside)
+
+
+def keep(grad: Array, inside: Array) -> Array:
+    """`grad` where `inside`, else 0, in the memory order of `inside`.
+
+    >>> keep(np.ones(2), np.array([True, False])).tolist()
+    [1.0, 0.0]
+    """
+    if kernel_pays(grad) and grad.strides == tuple([grad.itemsize * step for step in inside.strides]):
+        from tinyqnn.kernels import quantize as kernel
+
+        return kernel.keep(grad, inside)
+    out = np.zeros_like(inside, grad.dtype)
+    np.copyto(out, grad, where=inside)
+    return out
 
 
 def pass_inside(grad: Array, x: Array, low: Array, high: Array) -> Array:

@@ -63,7 +63,7 @@ class Ternary(Quantizer):
     def _mean_kept(self, x: Array, step: Array) -> float:
         """The mean magnitude of what does not become 0."""
         if kernel_pays(x):
-            from tinyqnn.kernels import quantize as kernel
+            from tinyqnn.kernels import measure as kernel
 
             return kernel.mean_abs_kept(x, step)
         kept = x[self.to_codes(x, scale=step, step=step) != 0]
