@@ -183,7 +183,8 @@ def test_for_its_gradient_a_quantizer_keeps_at_most_a_byte_an_element():
     plain, clipped = tq.quant.FixedQ(bits=3)(leaf), tq.quant.ClipQ(bits=3)(leaf, {"scale": np.array(1.0)})
     assert plain._node[0].saved == (None,)
     (inside,) = clipped._node[0].saved
-    assert inside.dtype == bool and inside.tolist() == [True, True, False]
+    assert inside.dtype == bool
+    assert inside.tolist() == [True, True, False]
 
 
 def test_kernels_are_for_large_float32_arrays_and_not_for_the_reference():
