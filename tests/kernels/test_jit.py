@@ -133,6 +133,18 @@ def test_run_covers_every_item_once(threads, chunk):
     assert (counts == 1).all()
 
 
+@pytest.mark.parametrize("work", [1, jit.FEW - 1, jit.FEW])
+def test_few_multiplications_are_done_by_the_caller_in_one_range(work):
+    before, ranges = jit.get_num_threads(), []
+    try:
+        jit.set_num_threads(2)
+        jit.run(lambda first, last: ranges.append((first, last, threading.get_ident())), 50, 10, work)
+    finally:
+        jit.set_num_threads(before)
+    few = [(0, 50, threading.get_ident())]
+    assert ranges == few if work < jit.FEW else sorted(r[:2] for r in ranges) == [(i, i + 10) for i in range(0, 50, 10)]
+
+
 def test_an_error_in_any_chunk_reaches_the_caller_and_the_pool_lives_on():
     def fail(first, last):
         if first <= 7 < last:

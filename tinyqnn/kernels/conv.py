@@ -59,6 +59,7 @@ WORK_SPACE = 64 * 1024  # float32 numbers of images that a thread works on at a 
 SLAB = 16  # channels side by side in the work space for gw: a cache line
 L1_PIXELS = 128  # pixels summed into a tile of gw at a time, so that they stay in the L1 cache
 
+READ_ONCE = 8  # products that go by while a depthwise kernel fetches a number, of which it makes one product only
 DEPTHWISE_PIXELS = 8  # pixels that a depthwise kernel holds in registers
 DEPTHWISE_TAPS = 9  # taps of which it holds the sums: a 3×3 kernel in one go
 
@@ -388,7 +389,7 @@ def _run_depthwise(
             plan.targets, plan.runs, plan.taps, plan.classes, w, bias, y, y_size,
         )  # fmt: skip
 
-    run(body, n)
+    run(body, n, work=READ_ONCE * y.size * len(plan.taps))
     return y.reshape(n, *target)
 
 
@@ -429,7 +430,7 @@ def _run_plan(
             plan.targets, plan.runs, plan.in_lines, plan.classes, packed, groups, c_in, c_out, bias, y, y_size,
         )  # fmt: skip
 
-    run(body, n)
+    run(body, n, work=n * target[0] * target[1] * len(plan.taps) * groups * c_in * width_all)
     return y.reshape(n, *target)
 
 
@@ -613,7 +614,7 @@ def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.
             gy[0, :, :, 0].size, plan.runs, gy_flat, parts,
         )  # fmt: skip
 
-    run(body, len(parts), 1)
+    run(body, len(parts), 1, work=READ_ONCE * gy.size * len(plan.taps))
     return np.ascontiguousarray(parts.sum(axis=0).T)
 
 
@@ -640,7 +641,7 @@ def _parts_of_grad_weight(plan, row_taps, col_taps, gy, x, c_in, stride, groups,
             np.arange(depth) * width_all,
         )  # fmt: skip
 
-    run(body, n_slices, 1)
+    run(body, n_slices, 1, work=n * ho * wo * groups * depth * width_all)
     return parts
 
 

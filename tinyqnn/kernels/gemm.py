@@ -4,9 +4,9 @@
 of a panel is a few aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
 walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by.
 
-A product of matrices that fit a core's cache is one call of `_multiply_small` instead: one thread, one block, and b is
-read where it is if its rows lie in memory as rows of whole vectors. Where the processor has tile registers, all larger
-products are theirs, see `thirdgemm.py`.
+A product of matrices that fit a core's cache is one call of `_multiply_small` instead: one thread, one block, and b may
+be read where it is if its rows lie in memory as rows of whole vectors, which pays where a has few rows. Where the
+processor has tile registers, all larger products are theirs, see `thirdgemm.py`.
 
     matmul(a, b, bias)              a @ b + bias: packs b and multiplies, on all threads where that pays
     linear(x, w, bias)              x @ w.T + bias, and max(…, 0) in the same call
@@ -45,7 +45,9 @@ __all__ = ["Packed", "linear_grad", "matmul", "pack", "packed", "panel_width", "
 
 DEPTH = 320  # numbers of k walked at a time: with ROW_BLOCK rows of a 0.3 MB, a part of the L2 cache
 ROW_BLOCK = 240
-SMALL = 4_000_000  # multiplications below which a second thread does not pay
+# Multiplications below which a second thread does not pay. One of 128 × 128 × 100 takes a core 18 µs, and 5 µs to fetch
+# each factor, of 50 kB, from the other core that made it; and all it makes has to go back.
+SMALL = 4_000_000
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 
@@ -422,7 +424,7 @@ def linear_grad(
         run(lambda first, last: _column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))
         return gx, gw, gb
     gx, gw, gb = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w), np.empty(n_out, np.float32)
-    packed = scratch(0 if n_in % LANES == 0 else max(rows, n_out) * _round_up(n_in))
+    packed = scratch(max(rows, n_out) * _round_up(n_in))
     result, kept = (y.reshape(-1), scratch(y.size, slot=1)) if y is not None else (gb[:0], gb)
     _linear_grad(
         g.reshape(-1), result, kept, x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed,

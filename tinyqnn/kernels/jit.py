@@ -42,6 +42,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 PATIENCE = 8000  # how often a thread looks for what it waits for before it sleeps, some 40 ns each
+FEW = 10_000_000  # multiplications that one thread has done, in 0.1 ms, before another is awake and has Python's lock
 HOLD = 400  # for how long, in looks, helpers leave Python's lock to the caller of `run`
 
 keep_freed_memory()
@@ -281,11 +282,12 @@ def share(kernel: Callable[..., object], items: int, *args: Any) -> None:
         _pool.work(lambda seat: kernel(seat, *args), items)
 
 
-def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) -> None:
+def run(body: Callable[[int, int], None], items: int, chunk: int | None = None, work: int = FEW) -> None:
     """Call `body(first, last)` on ranges that cover `0 … items`, on several threads; an error in any is raised here.
 
     `chunk` items are handed out at a time, by default so that each thread gets about four ranges. Ranges are taken by
     whoever is free: a body must write only what belongs to its range, and its result must not depend on the cut.
+    `work` tells how many multiplications that are, in all; the caller does few of them alone, in one range.
 
     >>> squares = [0] * 5
     >>> def body(first, last):
@@ -297,7 +299,9 @@ def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) 
     """
     if items <= 0:
         return
-    if chunk is None:
+    if work < FEW:
+        chunk = items
+    elif chunk is None:
         chunk = -(-items // (4 * _pool.threads))
 
     size = chunk
@@ -306,12 +310,12 @@ def run(body: Callable[[int, int], None], items: int, chunk: int | None = None) 
             body(first, min(first + size, items))
         return
 
-    def work(seat: np.ndarray) -> None:
+    def call(seat: np.ndarray) -> None:
         while (i := _take(seat)) >= 0:
             body(i * size, min((i + 1) * size, items))
         _leave(seat)
 
-    _pool.work(work, -(-items // size), HOLD)
+    _pool.work(call, -(-items // size), HOLD)
 
 
 def scratch(size: int, slot: int = 0) -> np.ndarray:
