@@ -15,7 +15,7 @@ _spec = importlib.util.spec_from_file_location("run_page", ROOT / "tutorials" / 
 runner = importlib.util.module_from_spec(_spec)
 
 
-LONG = ("04", "06", "07", "09", "10")  # pages that train for seconds
+LONG = ("04", "05", "06", "07", "09", "10", "14")  # pages that train, or ask laws, for seconds
 
 
 def setup_module():
