@@ -1,6 +1,7 @@
 """The ledger: every claim of the three papers that was put to a test, with its verdict, from the committed results.
 
-Verdicts are not stored and believed; they are decided anew from the cells each time the ledger is read.
+Verdicts are not stored and believed; they are decided anew from the cells each time the ledger is read, as long as the
+experiment is the one that made them.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def _number(value: float) -> float | None:
 def read(folder: PathLike) -> list[dict[str, Any]]:
     """All claims whose results are in `folder`, decided from those results, paper by paper.
 
-    `stale` is True in those whose experiment has another VERSION now than when the result was made.
+    `stale` is True in those whose experiment has another VERSION now than when the result was made: these are as they
+    were decided then, for the experiment may not understand its old cells any more.
     """
     ledger: list[dict[str, Any]] = []
     for name in experiments.names():
@@ -89,14 +91,15 @@ def read(folder: PathLike) -> list[dict[str, Any]]:
             experiment = experiments.load(name)
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                found = entries(experiment, name, record["scale"], read_cells(experiment, record))
+                if record.get("version", 1) == experiments.version(experiment):
+                    ledger += entries(experiment, name, record["scale"], read_cells(experiment, record))
+                else:
+                    ledger += [{**entry, "stale": True} for entry in record["claims"]]
             except (ValueError, TypeError, LookupError) as error:
                 raise files.FileError(
                     f"{path} is damaged, or was made before {name} was changed ({error}); "
                     f"make it again: tinyqnn reproduce {name} --figures {folder}"
                 ) from error
-            stale = record.get("version", 1) != experiments.version(experiment)
-            ledger += [{**entry, "stale": True} for entry in found] if stale else found
     return ledger
 
 
