@@ -119,8 +119,8 @@ def table(cells: list[Cell]) -> str:
     all_three = int(np.sum((times > 28) & (ours >= floating - 0.5) & (ours > binary)))
     return (
         f"{rows(cells, PAPER)}\n\n"
-        f"Ours is more than 28 times smaller, at most 0.5 points below float, and above binary: all three with {all_three} "
-        f"of {len(cells)} seeds.\n\n"
+        "Ours is more than 28 times smaller, at most 0.5 points below float, and above binary: all three with "
+        f"{all_three} of {len(cells)} seeds.\n\n"
         f"Two depthwise-separable layers of width {c.width}, {scale(c)}; mean ± sd of {len(cells)} seeds. "
         f"The paper gives neither widths nor epochs.\n\n{searches(cells)}"
     )
