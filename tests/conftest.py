@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -20,6 +21,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts its jobs in the background, and we our own
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_old_objects():
+    """The collector need not look again at what earlier modules left for good: a million objects, a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
