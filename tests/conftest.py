@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts its j
 
 @pytest.fixture(autouse=True, scope="module")
 def few_old_objects():
-    """The collector need not look again at what earlier modules left for good: a million objects, a second each time."""
+    """The collector need not look again at what earlier modules left: a million objects, for a second each time."""
     gc.collect()
     gc.freeze()
 
