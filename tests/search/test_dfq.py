@@ -249,8 +249,10 @@ class TestStep:
         assert self.walked(0.5, lambda outputs, y: outputs.sum() * 0, valid, 9, 4)[1].recent.maxlen == 3
         assert self.walked(0.5, lambda outputs, y: outputs.sum() * 0, valid, 2, 4)[1].recent == deque([0.0, 0.0])
 
-    @pytest.mark.parametrize("schedule", [optim.CosineAnnealingLR(3), None])
-    def test_its_rate_falls_with_that_of_the_weights(self, rng, schedule):
+    @pytest.mark.parametrize(
+        ("schedule", "falls"), [(optim.CosineAnnealingLR(3), True), (None, True), (optim.CosineAnnealingLR(3), False)]
+    )
+    def test_its_rate_falls_with_that_of_the_weights_where_asked(self, rng, schedule, falls):
         data = points(rng)
         _base, network, layers = relaxed(mlp(rng), data.x)
         rates: list[tuple[float, float]] = []
@@ -262,12 +264,12 @@ class TestStep:
 
         alphas = {id(layer.alpha) for layer in layers}
         adam = optim.Adam([p for p in network.parameters() if id(p) not in alphas], lr=0.01)
-        search = Noting(layers, data, 0.5, lr=0.3)
+        search = Noting(layers, data, 0.5, lr=0.3, falls=falls)
         Trainer(network, adam, schedule=schedule, hooks=[search], batch_size=40).fit(data, epochs=3, progress=False)
         weights, alpha = np.array(rates).T
-        np.testing.assert_allclose(alpha, 30 * weights, rtol=1e-12)
-        expected = [0.3 * (1 + np.cos(np.pi * step / 9)) / 2 if schedule else 0.3 for step in range(9)]
-        np.testing.assert_allclose(alpha, expected, rtol=1e-9)
+        cosine = (1 + np.cos(np.pi * np.arange(9) / 9)) / 2
+        np.testing.assert_allclose(weights, 0.01 * cosine if schedule else 0.01, rtol=1e-9)
+        np.testing.assert_allclose(alpha, 0.3 * cosine if schedule and falls else 0.3, rtol=1e-9)
 
     @pytest.mark.parametrize("theta", [1e-6, 1e6])
     def test_it_moves_alpha_and_nothing_else(self, rng, theta):
@@ -331,6 +333,15 @@ class TestSearch:
         assert row["candidates"] == ["B-1", "U-2", "U-4", "U-8"]
         assert all(sum(p) == pytest.approx(1, abs=1e-6) for p in row["probabilities"].values())
         assert row["argmax_bits"] == policy.average_bits()
+
+    def test_a_search_whose_rate_falls_comes_to_rest(self, rng):
+        def moved(**options):
+            shares = [list(row["probabilities"].values()) for row in found(rng, theta=0.3, **options)[0].history]
+            return np.abs(np.diff(shares, axis=0)).max(axis=(1, 2))
+
+        swinging, resting = moved(), moved(alpha_falls=True)
+        assert resting[-1] < swinging[-1] / 2
+        assert resting[-1] < resting.max() / 4
 
     def test_retraining_has_a_rate_of_its_own_or_that_of_the_search(self, rng):
         still, _ = found(rng, retrain_lr=1e-30)

@@ -58,7 +58,8 @@ def dfq(
     optimizer: OptimizerOf | None = None,
     lr: float = 1e-3,
     retrain_lr: float | None = None,
-    alpha_lr: float = 0.04,
+    alpha_lr: float = 0.02,
+    alpha_falls: bool = False,
     batch_size: int = 128,
     seq_len: int = 35,
     augment: Augment | None = None,
@@ -83,8 +84,9 @@ def dfq(
     keep            expensive vertices that stay float: names, "first", "last"
     optimizer       a function of the parameters, for the weights; None: Adam, at `lr` in the search and at `retrain_lr`
                     (None: the same) afterwards. Their rate falls along a cosine
-    alpha_lr        where the rate of α begins, which has an Adam of its own. It falls as the weights' does, so that the
-                    search comes to rest instead of swinging about the bound until it is stopped
+    alpha_lr        the rate of α, which has an Adam of its own
+    alpha_falls     let it fall as the weights' does: the search comes to rest instead of swinging about the bound until
+                    it is stopped; but one that finds the bound broken for long has little rate left, and ends wider
     folder          for checkpoints; with `resume` a search that was stopped goes on and ends with the same bits
 
     Returns a Policy with the retrained network as `.model` and `.history`; `.verdict` says whether the bound is kept.
@@ -118,8 +120,8 @@ def dfq(
     relaxed, layers = relax(base, notations, _kept(base, keep))
     x, _ = next(iter(source_of(train, batch_size, seq_len).batches(None)))
     start(relaxed, layers, base, Tensor(x))
-    search = Search(layers, valid, theta, loss, alpha_lr, batch_size, seq_len, seed)
-    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "bits": list(notations)}
+    search = Search(layers, valid, theta, loss, alpha_lr, alpha_falls, batch_size, seq_len, seed)
+    settings = {"theta": float(theta), "alpha_lr": alpha_lr, "alpha_falls": alpha_falls, "bits": list(notations)}
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
 

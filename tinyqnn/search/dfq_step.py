@@ -15,7 +15,8 @@ the search would end narrow while nearly all of its steps find the bound broken.
 length 1, and units have no say.
 
 And one decides whether it comes to rest. A switch never stands still: at the bound α swings to and fro, and the argmax
-would be of the moment at which the search happens to end. So α's rate falls with that of the weights.
+is of the moment at which the search happens to end. Where `falls`, α's rate goes down to zero with that of the weights.
+The price: the loss of the mixture falls last of all, and then there is little rate left to make use of the room.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Search(Hook):
 
     L_valid is taken in evaluation mode: the loss that the bound is about, without dropout, and nothing of the
     validation data gets into running averages. The backward pass is that of one batch, and runs only where the bound is
-    violated. `lr` is the rate where the weights have theirs in full; it falls as theirs falls.
+    violated. `lr` is the rate of α; where `falls`, times the part of theirs that the weights have at the moment.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Search(Hook):
         theta: float,
         loss: Loss = cross_entropy,
         lr: float = 0.02,
+        falls: bool = False,
         batch_size: int = 128,
         seq_len: int = 35,
         seed: int = 0,
     ) -> None:
-        self.layers, self.theta, self.loss = layers, theta, loss
+        self.layers, self.theta, self.loss, self.falls = layers, theta, loss, falls
         self.optimizer = optim.Adam([layer.alpha for layer in layers], lr=lr, betas=(0.5, 0.999))  # as DARTS has it
         self.valid = _Stream(valid, batch_size, seq_len, np.random.default_rng((seed, 1)))
         self.recent: deque[float] = deque(maxlen=min(WINDOW, len(self.valid.source.batches(None))))
@@ -87,9 +89,9 @@ class Search(Hook):
             _require(alphas, False)
             _require(weights, True)
         _normalize(alphas)
-        moment = trainer.optimizer.param_groups[0]  # of the step that the weights have just taken
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * moment["lr"] / (moment["initial_lr"] or 1.0)
+        if self.falls:
+            (weights_have, *_), (group,) = trainer.optimizer.param_groups, self.optimizer.param_groups
+            group["lr"] = group["initial_lr"] * weights_have["lr"] / (weights_have["initial_lr"] or 1.0)
         self.optimizer.step()
         self.steps, self.violations = self.steps + 1, self.violations + violated
 

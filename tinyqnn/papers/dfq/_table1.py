@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Comparison:
     data                  see `splits`, and how many of its images are learned from, decide about the bound, are tested
     width                 of the network, in channels
     epochs                of the float network that all start from; `pieces` of each afterwards
-    lr                    the rate of the float network; of the two pieces search_lr and retrain_lr; of α alpha_lr
+    lr                    the rate of the float network; `rates` of the two pieces afterwards; alpha_lr that of α
+    alpha_falls           does α's rate fall in the search? One answer for all cells of an experiment
     share                 θ = float + share · (binary − float), of their validation losses after the first piece
     """
 
@@ -50,10 +51,14 @@ class Comparison:
     retrain_epochs: int
     widen: int
     lr: float
-    search_lr: float
-    retrain_lr: float
     alpha_lr: float
     share: float
+    alpha_falls: ClassVar[bool] = False
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Where the rates of the two pieces begin."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no rates for its two pieces")
 
     @property
     def pieces(self) -> tuple[int, int]:
@@ -81,7 +86,7 @@ def compare(
     for name, scheme in FIXED.items():
         policy = policy_of(model, train, scheme)
         quantized = policy.apply(model, train.inputs(slice(0, 2)))
-        for epochs, rate in zip(config.pieces, (config.search_lr, config.retrain_lr)):
+        for epochs, rate in zip(config.pieces, config.rates):
             fit(quantized, epochs, rate)
             between.setdefault(name, evaluate(quantized, valid).loss)
         found[name] = scored(policy, quantized, valid, test)
@@ -90,8 +95,9 @@ def compare(
     ours = dfq(
         model, train, valid, theta=best + config.share * (worst - best), bits=(1, 8),
         epochs=config.search_epochs, retrain_epochs=config.retrain_epochs, widen=config.widen,
-        lr=config.search_lr, retrain_lr=config.retrain_lr, alpha_lr=config.alpha_lr, batch_size=config.batch_size,
-        augment=augment, seed=config.seed, folder=report.folder, resume=True, progress=False,
+        lr=config.rates[0], retrain_lr=config.rates[1], alpha_lr=config.alpha_lr, alpha_falls=config.alpha_falls,
+        batch_size=config.batch_size, augment=augment, seed=config.seed, folder=report.folder, resume=True,
+        progress=False,
     )  # fmt: skip
     found["ours"] = scored(ours, ours.model, valid, test)
     report(f"ours: {found['ours']}\n{ours.verdict}\n{ours.history}")

@@ -28,7 +28,7 @@ from tinyqnn.search.dfq import candidates, dfq
 from tinyqnn.search.policy import Policy
 from tinyqnn.tensor import Array
 
-VERSION = 4  # α's rate falls with that of the weights, from twice as high
+VERSION = 3  # all are trained in the same two pieces, and no random policy is larger than what it stands beside
 SIZE = (9.0, 4.5)
 WIDTHS = tuple(range(1, 9))
 
@@ -50,7 +50,7 @@ class Config:
     widen: int = 0
     lr: float = 5e-3
     quantized_lr: float = 3e-3
-    alpha_lr: float = 0.1
+    alpha_lr: float = 0.05
     factors: tuple[float, ...] = (1.1, 1.5, 2.2)
     uniform: tuple[int, ...] = (1, 2, 3, 4, 8)
 
