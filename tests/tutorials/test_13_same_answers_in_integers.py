@@ -56,10 +56,3 @@ def test_3_zoom_has_a_second_sum_that_the_border_changes(rng):
     numbers = 2 * w_codes.astype(float) + 1
     assert constant[0, 0, 1, 1] == numbers.sum()
     assert constant[0, 0, 0, 0] == numbers[0, 0, 1:, 1:].sum() != numbers.sum()
-
-
-def test_the_page_compares_and_finds_what_was_spoiled(page):
-    names = page("13")
-    assert names["found"].equal
-    assert names["found"].outputs == 0
-    assert names["first"].vertex == "fc1.quant.input"
