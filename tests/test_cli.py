@@ -248,3 +248,11 @@ def test_a_closed_pipe_is_no_error():
     )
     assert process.stderr == ""
     assert Path(sys.executable).exists()
+
+
+def test_calibration_takes_as_many_batches_as_there_are():
+    from tinyqnn.quantize.job import CALIBRATION_BATCHES, _examples
+
+    train = glyphs.load().train
+    assert [len(batch.data) for batch in _examples(train, 500)] == [500, 500, 200]
+    assert len(_examples(train, 50)) == CALIBRATION_BATCHES

@@ -173,16 +173,18 @@ def _job(config: Config, source: Dataset | Corpus, model: Module, report: Callab
         else:
             train, valid = train[:-held], train[-held:]
     example, batch_axis = example_of(model, train, config.batch_size)
-    examples = [_batch(train, config.batch_size, number) for number in range(CALIBRATION_BATCHES)]
+    examples = _examples(train, config.batch_size)
     return Job(config, Path(), model, train, valid, source.test, example, batch_axis, examples, report)
 
 
-def _batch(train: Any, batch_size: int, number: int) -> Tensor:
-    """One batch of training data in the order it lies there, for calibration."""
+def _examples(train: Any, batch_size: int) -> list[Tensor]:
+    """The first batches of training data in the order it lies there, for calibration; fewer if there are not so many."""
     if isinstance(train, Split):
-        return Tensor(train.inputs(slice(number * batch_size, (number + 1) * batch_size)))
+        starts = range(0, len(train), batch_size)[:CALIBRATION_BATCHES]
+        return [Tensor(train.inputs(slice(start, start + batch_size))) for start in starts]
     piece = 35 * batch_size
-    return Tensor(train[number * piece : (number + 1) * piece].reshape(batch_size, 35).T)
+    starts = range(0, len(train) - piece + 1, piece)[:CALIBRATION_BATCHES]
+    return [Tensor(train[start : start + piece].reshape(batch_size, 35).T) for start in starts]
 
 
 def _sizes(source: Dataset | Corpus) -> dict[str, int]:
