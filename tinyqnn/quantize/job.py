@@ -178,7 +178,7 @@ def _job(config: Config, source: Dataset | Corpus, model: Module, report: Callab
 
 
 def _examples(train: Any, batch_size: int) -> list[Tensor]:
-    """The first batches of training data in the order it lies there, for calibration; fewer if there are not so many."""
+    """The first batches of training data as they lie there, for calibration; fewer where there are not so many."""
     if isinstance(train, Split):
         starts = range(0, len(train), batch_size)[:CALIBRATION_BATCHES]
         return [Tensor(train.inputs(slice(start, start + batch_size))) for start in starts]
