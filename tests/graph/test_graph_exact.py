@@ -200,3 +200,17 @@ def test_training_goes_on_after_an_evaluation(rng):
         ends.append(qmodel.state_dict())
     for name, array in ends[0].items():
         np.testing.assert_array_equal(array, ends[1][name])
+
+
+def test_values_of_somebody_elses_making_are_not_taken_for_whole_numbers(rng):
+    """A scheme made from one of ours, whose values are others: the ordinary operations evaluate it."""
+
+    class Bent(quant.ClipQ):
+        def to_values(self, codes, scale):
+            return super().to_values(codes, scale) ** 3
+
+    x = normal(rng, 3, 4, 6, 5)
+    qmodel = graph.generate(Block(4, True, rng), x, weights=Bent(3), activations="C-3").eval()
+    exact = evaluated(qmodel, x)
+    with Parts():
+        np.testing.assert_array_equal(exact, evaluated(qmodel, x))
