@@ -1,8 +1,8 @@
 """Say early what will be read: then it is there when it is wanted.
 
 A processor guesses what a loop will read next and fetches it, but its guess ends with the page, every 4 KB. A loop that
-writes nothing and adds up what it reads then waits and adds in turns; asked two pages in advance it does both at once,
-and takes half the time. Loops that write as much as they read gain nothing: they wait for the writing.
+writes nothing and adds up what it reads then waits and adds in turns; asked two pages in advance it does both at once.
+Loops that write as much as they read gain nothing: they wait for the writing.
 """
 
 # mypy: allow-untyped-defs
@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from tinyqnn.kernels import simd
 from tinyqnn.kernels.jit import jit
 
 __all__ = ["ahead"]
@@ -27,8 +28,8 @@ def _fetch(typingctx: Any, x: Any, i: Any) -> Any:
     """Have the cache line of `x[i]` brought near; there need be no such element."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        place = simd._at(builder, simd._data(context, builder, sig.args[0], args[0]), args[1])
+        address = builder.bitcast(place, ir.IntType(8).as_pointer())
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")

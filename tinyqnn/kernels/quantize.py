@@ -27,6 +27,8 @@ _BLOCK = 2048  # numbers that stay in the first cache while several loops go ove
 class Pass(NamedTuple):
     """A scheme with its parameters as a compiled pass: `kind` of formula, and its numbers, float32. Call it on arrays.
 
+    The first number is the scale of the values.
+
     >>> signs(np.array([2.0, 1.0], np.float32))(np.array([0.5, -4.0], np.float32)).tolist()
     [1.0, -3.0]
     """
@@ -39,6 +41,18 @@ class Pass(NamedTuple):
         out = np.empty_like(x)
         self._write(flat(x), flat(out), 0.0, 0.0, np.empty(0, bool))
         return out
+
+    def in_units(self, scale: float) -> Pass:
+        """The same codes with another scale for their values, and without `low`, which the caller takes off x.
+
+        >>> affine(0.5, 0.0, 0.0, 0.5, -4, 3).in_units(2)(np.array([0.6, -9.0], np.float32)).tolist()
+        [3.0, -7.0]
+        """
+        numbers = self.numbers.copy()
+        numbers[0] = scale
+        if self.kind == _AFFINE:
+            numbers[2] = 0
+        return Pass(self.kind, numbers)
 
     def marked(self, x: Array, low: Any, high: Any) -> tuple[Array, Array]:
         """The values, and for each element whether low ≤ x ≤ high."""

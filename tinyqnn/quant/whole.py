@@ -44,11 +44,11 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Coded:
-    """A scheme with its frozen parameters; of a weight, with its codes as well.
+    """A scheme with its frozen parameters; of a packed weight, with its codes as well.
 
     quantizer   the scheme
     params      its parameters, float32
-    codes       whole numbers of the alphabet, in the weight's shape; None for an activation
+    codes       whole numbers of the alphabet, in the weight's shape, or None
     """
 
     quantizer: Quantizer
@@ -65,7 +65,7 @@ class Coded:
         return self.quantizer.decode(self.codes, self.params)
 
     def encode(self, x: Array) -> Array:
-        """The codes of an activation."""
+        """The codes of real numbers."""
         return self.quantizer.encode(x, self.params)[0]
 
     def numbers(self, x: Array) -> list[Array]:
@@ -81,12 +81,9 @@ class Coded:
         if kernel_pays(x) and name != "residual" and self.quantizer.axis is None:
             params = self.quantizer._params_for(self.quantizer._checked(x), self.params)
             one = self.quantizer.compiled(**params)
-            if one is not None:  # a pass begins with the scale of its values; here it is how many α/2 an α has, or 1
-                unit = 2 if name in HALVED else 1
-                if name == "zoom":  # scale, step, low, …
-                    of_codes = one._replace(numbers=np.array([unit, one.numbers[1], 0, *one.numbers[3:]], np.float32))
-                    return [of_codes(x - params["low"]), np.ones((1, *x.shape[1:]), np.float32)]
-                return [one._replace(numbers=np.array([unit, *one.numbers[1:]], np.float32))(x)]
+            if one is not None:
+                one = one.in_units(2 if name in HALVED else 1)
+                return [one(x - params["low"]), np.ones((1, *x.shape[1:]), np.float32)] if name == "zoom" else [one(x)]
         alphabet = self.quantizer.alphabet.astype(np.int64)
         places = (self.encode(x) - alphabet[0]) // (alphabet[1] - alphabet[0])
         one = np.ones((1, *x.shape[1:]), np.float32)
