@@ -145,13 +145,11 @@ def agreement(model: GraphModule, packed: Packed, *inputs: Any) -> Agreement:
 
 def _first(model: GraphModule, name: str, different: Array, values: Array, ours: Array, theirs: Array) -> First:
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(different)), different.shape))
-    slot = dict(model.named_quantizers())[name].module
+    coded = dict(model.named_quantizers())[name].module.frozen(values)
     value = float(values[index])
     edge = float("nan")
-    if slot.scheme.axis is None:
-        params = slot.params if slot.scheme.sees_data else slot.scheme.fit(np.zeros(1, np.float32))
-        params = {key: np.asarray(number, np.float32) for key, number in params.items()}
-        edge = _distance(slot.scheme, params, value, int(theirs[index]))
+    if coded.quantizer.axis is None:
+        edge = _distance(coded.quantizer, coded.params, value, int(theirs[index]))
     return First(name, index, int(ours[index]), int(theirs[index]), value, edge)
 
 
@@ -188,13 +186,15 @@ class _Recording(Module):
     def __init__(self, inner: Module, seen: list[tuple[Array, Array]]) -> None:
         super().__init__()
         self.__dict__["inner"], self.__dict__["seen"] = inner, seen
+        self.__dict__["training"] = inner.training
 
     def forward(self, x: Tensor) -> Tensor:
         self._note(x.data)
         return self.inner(x)
 
-    def fixed(self) -> Any:
-        return self.inner.fixed()
+    @property
+    def scheme(self) -> Any:
+        return self.inner.scheme
 
     def frozen(self, x: Array) -> Any:
         self._note(x)

@@ -28,7 +28,6 @@ from tinyqnn.graph.exact import products
 from tinyqnn.graph.lengths import Fill
 from tinyqnn.graph.trace import Detach
 from tinyqnn.graph.vertices import FollowsMode, Port, Stored, map_tree
-from tinyqnn.quant import Quantizer
 from tinyqnn.quant.whole import Coded
 
 Array = np.ndarray
@@ -171,27 +170,23 @@ class _Lowering:
         array = self._array(source.source)
         if array is None:
             raise ValueError(f"{edge.source}: deploy packs weights that are parameters, this one is computed")
-        self._scheme(edge.source)
-        coded = self.slots[edge.source].module.frozen(array := _float32(array, source.source))
+        coded = self._quantizer(edge.source).frozen(array := _float32(array, source.source))
         layer.coded[name] = replace(coded, codes=coded.encode(array))
 
     def _activation(self, name: str) -> Coded:
         """The frozen parameters of an activation."""
-        self._scheme(name)
-        return self.slots[name].module.frozen(np.zeros(1, np.float32))
+        return self._quantizer(name).frozen(np.zeros(1, np.float32))
 
-    def _scheme(self, name: str) -> Quantizer:
-        """What is in a slot, if it is a scheme of fixed width."""
+    def _quantizer(self, name: str) -> Any:
+        """What is in a slot, if it has a scheme of fixed width."""
         module = self.slots[name].module
-        scheme = getattr(module, "scheme", None)
-        if not isinstance(scheme, Quantizer) or (
-            self.slots[name].role == "activations" and not hasattr(type(module), "params")
-        ):
+        of_data = self.slots[name].role == "activations"
+        if not hasattr(module, "frozen") or (of_data and not hasattr(type(module), "params")):
             raise ValueError(
                 f"{name} holds a {type(module).__name__}, which is no scheme of a fixed width; end the search, "
                 "or put a quant.WeightQuantizer or a quant.ActivationQuantizer in"
             )
-        return scheme
+        return module
 
     def _is_state(self, vertex: Vertex) -> bool:
         """Is this the quantizer of an LSTM's state?"""

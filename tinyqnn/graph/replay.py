@@ -277,11 +277,11 @@ class GraphModule(Module):
         if x not in one.quantizers:
             return False
         modules = [self._slots[one.quantizers[argument]].module for argument in (x, weight)]
-        of_x, of_weight = (getattr(module, "fixed", lambda: None)() for module in modules)
-        if of_x is None or of_weight is None:
+        if any(module.training or not hasattr(module, "frozen") for module in modules):
             return False
         (edge,) = self.graph.in_edges(one.quantizers[weight])
         array = self.state(self.graph[edge.source].value.name)
+        of_x, of_weight = (module.scheme for module in modules)
         return array.dtype == np.float32 and countable(of_weight, of_x, math.prod(array.shape[1:]))
 
     def _run_exact(

@@ -39,10 +39,6 @@ class WeightQuantizer(Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.scheme(x)
 
-    def fixed(self) -> Quantizer | None:
-        """The scheme whose codes evaluation sees; None in training."""
-        return None if self.training else self.scheme
-
     def frozen(self, x: Array) -> Coded:
         """The scheme with its parameters, which are the weight's own."""
         return Coded(self.scheme, self.scheme.fit(x))
@@ -120,10 +116,6 @@ class ActivationQuantizer(Module):
         params = self.scheme.fit(x)
         self.observe(params)
         return self.scheme.apply(x, params)
-
-    def fixed(self) -> Quantizer | None:
-        """The scheme whose codes evaluation sees; None in training."""
-        return None if self.training else self.scheme
 
     def frozen(self, x: Array) -> Coded:
         """The scheme with its frozen parameters, float32; `x` is what comes in, of which they do not depend."""
