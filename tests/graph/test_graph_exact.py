@@ -118,6 +118,22 @@ def test_the_ordinary_operations_are_as_near_as_float32_is(rng, groups):
         np.testing.assert_array_equal(qmodel(tq.Tensor(x)).data, seen)
 
 
+@pytest.mark.parametrize("depth", [1, 9, 576, 5000])
+def test_sums_of_float32_are_off_by_no_more_than_page_13_says(rng, depth):
+    """(K + 6) · 2⁻²⁴ · Σ |w·x| for K products."""
+    x = normal(rng, 20, depth)
+    qmodel = graph.generate(nn.Linear(depth, 8, bias=False, rng=rng), x, weights="C-3", activations="P-3").eval()
+    by = {slot.role: slot.module for slot in qmodel.quantizers()}
+    w = dict(qmodel.named_parameters())["weight"].data
+    reach = (
+        abs(by["activations"].scheme.quantize(x, by["activations"].params)) @ abs(by["weights"].scheme.quantize(w)).T
+    )
+    exact = evaluated(qmodel, x)
+    with Parts():
+        ordinary = evaluated(qmodel, x)
+    assert (abs(exact - ordinary) <= 1.01 * (depth + 6) * 2.0**-24 * reach).all()
+
+
 def test_the_gradient_is_the_ordinary_operations(rng):
     """Value and derivative in evaluation, with a norm behind the product and an LSTM."""
     for model, shape in ((settled(Block(4, True, rng), rng), (3, 4, 6, 5)), (LSTM(rng), (4, 3, 5))):
