@@ -8,6 +8,7 @@ import pytest
 import tinyqnn as tq
 from tinyqnn import functional as F
 from tinyqnn import graph, kernels, nn, optim, quant
+from tinyqnn.deploy import agreement, pack
 from tinyqnn.functional.fold import fold
 from tinyqnn.graph.exact import CUT, EXACT_IN_FLOAT32, ExactProduct, products
 from tinyqnn.quant.whole import Coded, terms
@@ -169,7 +170,7 @@ def test_sums_that_no_float32_holds_are_exact(rng, depth):
     """In one piece, with a factor cut in two, in float64."""
     q = quant.scheme("C-8")
     by = Coded(q, {"scale": np.float32(1)})
-    w, x = (q.decode(rng.integers(-128, 128, (n, depth)).astype(np.int8), by.params) for n in (3, 5))
+    w, x = (q.decode(rng.integers(0, 128, (n, depth)).astype(np.int8), by.params) for n in (3, 5))  # nothing cancels
     product = ExactProduct(F.conv.Linear, {}, w, by)
     ways = [product.reach * 255 <= EXACT_IN_FLOAT32, product.reach * CUT <= EXACT_IN_FLOAT32]
     assert ways == [depth < 1000, depth < 10_000]
@@ -230,3 +231,24 @@ def test_values_of_somebody_elses_making_are_not_taken_for_whole_numbers(rng):
     exact = evaluated(qmodel, x)
     with Parts():
         np.testing.assert_array_equal(exact, evaluated(qmodel, x))
+
+
+@pytest.mark.parametrize("what", ["channels are not outputs", "the norm learns", "float64"])
+def test_elsewhere_the_ordinary_operations_evaluate(rng, what):
+    """A norm over another axis is not folded; one that still learns, and float64, leave all as it is."""
+    if what == "channels are not outputs":
+        model, x = nn.Sequential(nn.Linear(5, 6, rng=rng), nn.BatchNorm1d(4)), normal(rng, 3, 4, 5)
+        qmodel = graph.generate(settled(model, rng), x, weights="C-3", activations="C-3").eval()
+        assert [one.norm for one in products(qmodel.graph)] == [None]
+        assert agreement(qmodel, pack(qmodel), x).outputs == 0
+        return
+    x = normal(rng, 3, 4, 6, 5)
+    qmodel = graph.generate(settled(Block(4, True, rng), rng), x, weights="C-3", activations="C-3").eval()
+    if what == "float64":
+        qmodel, x = qmodel.to(np.float64), x.astype(np.float64)
+    else:
+        qmodel._modules["norm"].train()
+    with Parts():
+        ordinary = evaluated(qmodel, x)
+    np.testing.assert_array_equal(evaluated(qmodel, x), ordinary)
+    assert ordinary.dtype == x.dtype
