@@ -251,14 +251,15 @@ def _run_backward(root: Node) -> None:
                 f"{node.function.__name__}.backward returned {len(grads)} gradients for {len(node.edges)} arguments; "
                 "return one for each argument of forward, None where there is none"
             )
+        seen = {id(grad) for grad in outputs_grads}
         for edge, grad in zip(node.edges, grads):
             if edge is not None and grad is not None:
-                _deliver(node, edge, grad, outputs_grads)
-                outputs_grads.append(grad)  # two arguments may be given one array
+                _deliver(node, edge, grad, seen)
+                seen.add(id(grad))  # two arguments may be given one array
         node.free()
 
 
-def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, incoming: list[Array]) -> None:
+def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, seen: set[int]) -> None:
     """Add a gradient to what the parent has. Never in place: `grad` may be shared, as in x + x."""
     if type(grad) is not np.ndarray:
         if not isinstance(grad, (np.ndarray, np.generic)):
@@ -286,7 +287,7 @@ def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, incoming:
         edge.grad = np.asarray(edge.grad + grad)
     else:
         # A leaf keeps its gradient, and its owner may scale it in place: it must be nobody else's memory.
-        shared = grad.base is not None or _is_among(grad, incoming) or _is_among(grad, node.saved)
+        shared = grad.base is not None or id(grad) in seen or _is_among(grad, node.saved)
         edge.grad = np.array(grad, order="K") if shared else grad
 
 

@@ -567,6 +567,13 @@ OPS = [
         lambda torch, x, w: torch.relu(torch.nn.functional.linear(x, w)),
     ),
     Op(
+        "mlp",
+        lambda x, w, v, b: F.mlp(x, [w, v], [b, None]),
+        normal((2, 3), (4, 3), (2, 4), (4,)),
+        lambda x, w, v, b: slow_matmul(np.maximum(slow_matmul(x, w.T) + b, 0), v.T),
+        lambda torch, x, w, v, b: torch.relu(torch.nn.functional.linear(x, w, b)) @ v.T,
+    ),
+    Op(
         "linear without bias",
         F.linear,
         normal((2, 3), (4, 3)),

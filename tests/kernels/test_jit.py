@@ -17,7 +17,7 @@ import pytest
 
 import tinyqnn
 from tinyqnn.kernels import jit, use_reference, using
-from tinyqnn.kernels.turns import leave, take
+from tinyqnn.kernels.turns import RANGE, SIZE, again, finish, leave, take
 
 
 def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
@@ -198,6 +198,49 @@ def test_shared_items_are_taken_once_each(threads, items):
     finally:
         jit.set_num_threads(before)
     assert (counts == 20).all()
+
+
+@jit.jit
+def count_twice(seat, coming, first, second):
+    """The second loop adds up what the first has counted, so it may not begin before."""
+    mine, item = seat[RANGE], take(seat)
+    while item >= 0:
+        first[item] += 1
+        item = take(seat)
+    other = again(seat, mine, coming.ctypes.data, len(second))
+    item = take(other)
+    while item >= 0:
+        second[item] += first.sum()
+        item = take(other)
+    finish(other)
+    leave(seat)
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("items", [1, 2, 500])
+def test_a_second_loop_begins_when_the_first_is_done_and_takes_each_item_once(threads, items):
+    before = jit.get_num_threads()
+    try:
+        jit.set_num_threads(threads)
+        for _ in range(50):
+            first, second = np.zeros(items, int), np.zeros(7, int)
+            jit.share(count_twice, items, np.zeros(SIZE, np.int64), first, second)
+            assert (first == 1).all()
+            assert (second == items).all()
+    finally:
+        jit.set_num_threads(before)
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+def test_who_waits_for_a_second_loop_goes_when_the_caller_was_interrupted():
+    job, second = jit._Job(), np.zeros(7, int)
+    job.items = 3
+    caller, helper = job.sit(), job.sit(1, jit._Job())
+    jit._take(caller)  # and is interrupted before it has done this item
+    jit._close(job.sit())
+    count_twice(helper, np.zeros(SIZE, np.int64), np.zeros(3, int), second)
+    assert not second.any()
 
 
 @pytest.mark.skipif(use_reference(), reason="what takes items is compiled")

@@ -11,6 +11,7 @@ import tinyqnn as tq
 from tinyqnn import functional as F
 from tinyqnn import nn
 from tinyqnn.checks import gradcheck
+from tinyqnn.kernels import use_reference
 from tinyqnn.nn.module import Parameter
 from tinyqnn.tensor import Observer, Tensor
 
@@ -231,6 +232,41 @@ class TestModes:
             found.append([y.data, leaf.grad, layer.weight.grad, layer.bias.grad])
         for whole, part in zip(*found, strict=True):
             np.testing.assert_array_equal(whole, part)
+
+    @pytest.mark.parametrize("relu", [nn.ReLU(), F.relu])
+    def test_linear_layers_give_the_same_bits_as_one_operation_and_as_many(self, relu, rng):
+        x, found = rng.normal(size=(5, 3)).astype(np.float32), []
+        for parts in (False, True):
+            layers = [nn.Linear(n, m, rng=np.random.default_rng(n), bias=m > 4) for n, m in ((3, 7), (7, 5), (5, 4))]
+            leaf = Tensor(x, requires_grad=True)
+            with Names(parts) as seen:
+                y = nn.mlp(layers, relu, leaf)
+            y.backward(np.ones((5, 4), np.float32))
+            separate = ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+            joined = ["LinearReLU", "LinearReLU", "Linear"] if use_reference() else ["MLP"]
+            assert seen.names == (separate if parts else joined)
+            leaves = [leaf, *(p for layer in layers for p in layer.parameters())]
+            found.append([y.data, *(tensor.grad for tensor in leaves)])
+        for whole, part in zip(*found, strict=True):
+            np.testing.assert_array_equal(whole, part)
+
+    def test_layers_of_another_kind_than_linear_keep_their_own_forward(self, rng):
+        class Twice(nn.Linear):
+            def forward(self, x):
+                return super().forward(x) * 2
+
+        layers = [nn.Linear(3, 4), Twice(4, 2)]
+        with Names(parts=False) as seen:
+            nn.mlp(layers, F.relu, Tensor(rng.normal(size=(5, 3)).astype(np.float32)))
+        assert seen.names == ["LinearReLU", "Linear", "Mul"]
+
+    def test_frozen_layers_of_an_mlp_get_no_gradient(self, rng):
+        layers = [nn.Linear(3, 4), nn.Linear(4, 2)]
+        layers[0].weight.requires_grad = False
+        nn.mlp(layers, F.relu, Tensor(rng.normal(size=(5, 3)).astype(np.float32))).sum().backward()
+        assert layers[0].weight.grad is None
+        assert layers[0].bias.grad is not None
+        assert layers[1].weight.grad is not None
 
     def test_sequential_joins_a_norm_or_a_linear_layer_with_its_relu_and_nothing_else(self, rng):
         class Louder(nn.ReLU):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinyqnn import Tensor, nn
-from tinyqnn.kernels import using
+from tinyqnn.kernels import jit, updates, using
 from tinyqnn.optim import SGD, Adam
 from tinyqnn.optim.optimizer import BLOCK, blocks
 
@@ -179,6 +179,32 @@ def test_compiled_updates_and_the_page_agree_bit_for_bit(kind, options, shape, r
                 optimizer.step()
         moved.append([p.data.tobytes()] + [np.asarray(kept).tobytes() for kept in optimizer.state[p].values()])
     assert moved[0] == moved[1]
+
+
+@pytest.mark.parametrize(("kind", "options"), BOTH)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_parameters_moved_together_go_where_each_goes_alone(kind, options, threads, rng, monkeypatch):
+    sizes = [1, 700, 0, 3, 64, 1, 2000, 5]
+    starts = [rng.normal(size=size).astype(np.float32) for size in sizes]
+    gradients = [[rng.normal(size=size).astype(np.float32) for size in sizes] for _ in range(3)]
+    together, alone = ([Tensor(start.copy(), requires_grad=True) for start in starts] for _ in range(2))
+    monkeypatch.setattr(updates, "FEW", 0)
+    monkeypatch.setattr(updates, "CHUNK", 100)
+    one, many = kind(together, **options), [kind([p], **options) for p in alone]
+    before = jit.get_num_threads()
+    try:
+        jit.set_num_threads(threads)
+        for step, of_step in enumerate(gradients):
+            for p, q, gradient in zip(together, alone, of_step):
+                p.grad = q.grad = None if step == 1 and p.size == 64 else gradient
+            for optimizer in (one, *many):
+                optimizer.step()
+    finally:
+        jit.set_num_threads(before)
+    for p, q, optimizer in zip(together, alone, many):
+        np.testing.assert_array_equal(p.data, q.data)
+        for name, kept in optimizer.state[q].items():
+            np.testing.assert_array_equal(one.state[p][name], kept)
 
 
 @pytest.mark.parametrize("choice", ["compiled", "reference"])

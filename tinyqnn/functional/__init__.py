@@ -16,6 +16,7 @@ from tinyqnn.functional.conv import conv2d, linear, linear_relu
 from tinyqnn.functional.dropout import dropout
 from tinyqnn.functional.embedding import embedding
 from tinyqnn.functional.loss import cross_entropy, mse_loss
+from tinyqnn.functional.mlp import mlp
 from tinyqnn.functional.norm import batch_norm, batch_norm_relu
 from tinyqnn.functional.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from tinyqnn.functional.recurrent import lstm
@@ -42,6 +43,7 @@ __all__ = [
     "log_softmax",
     "lstm",
     "max_pool2d",
+    "mlp",
     "mse_loss",
     "pad",
     "relu",

@@ -108,13 +108,17 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def _linear(function: type[Linear], input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply it, or raise a ValueError for shapes that do not belong together."""
-    shape, of_weight = input.data.shape, weight.data.shape
+    check_linear(input.data.shape, weight, bias)
+    return function.apply(input, weight, bias)
+
+
+def check_linear(shape: tuple[int, ...], weight: Tensor, bias: Tensor | None) -> None:
+    """Raise a ValueError for an input's shape, a weight and a bias that do not belong together."""
+    of_weight = weight.data.shape
     if len(of_weight) != 2 or not shape or shape[-1] != of_weight[1]:
         raise ValueError(f"linear: the input's last axis must be the weight's second, got {shape} and {of_weight}")
     if bias is not None and bias.data.shape != of_weight[:1]:
         raise ValueError(f"linear: the bias has one number an output, expected {weight.shape[:1]}, got {bias.shape}")
-    return function.apply(input, weight, bias)
 
 
 def conv2d(

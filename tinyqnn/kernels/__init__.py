@@ -26,6 +26,7 @@ __all__ = ["use_reference", "using"]
 _SUBMODULES = frozenset(
     {
         "reference",
+        "addresses",
         "requantize",
         "gates",
         "jit",
@@ -38,6 +39,7 @@ _SUBMODULES = frozenset(
         "conv",
         "gemm",
         "channels",
+        "mlp",
         "exponential",
         "squash",
         "thirdgemm",

@@ -4,7 +4,7 @@
 of a panel is a few aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
 walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by.
 
-A product of matrices that fit a core's cache is one call of `_multiply_small` instead: one thread, one block, and b may
+A product of matrices that fit a core's cache is one call of `multiply_small` instead: one thread, one block, and b may
 be read where it is if its rows lie in memory as rows of whole vectors, which pays where a has few rows. Where the
 processor has tile registers, all larger products are theirs, see `thirdgemm.py`.
 
@@ -226,7 +226,7 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
 
 
 @jit
-def _multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
+def multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
     """The whole of y = a @ b + bias, or the larger of that and 0; b is packed first if it was given room for it."""
     none, start = np.int64(0), np.zeros(1, np.int64)
     places, targets = np.empty(rows, np.int64), np.empty(rows, np.int64)
@@ -316,7 +316,7 @@ def matmul(
         if work < SMALL and depth <= SMALL_DEPTH:
             numbers, stride_b, stride_n = flat(b)
             packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
-            _multiply_small(
+            multiply_small(
                 left, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, False, result
             )
             return out
@@ -344,7 +344,7 @@ def matmul(
     return out
 
 
-def _fits(*arrays: np.ndarray, rows: int, n_out: int, n_in: int) -> bool:
+def fits_one_call(*arrays: np.ndarray, rows: int, n_out: int, n_in: int) -> bool:
     """Is a linear layer so small that it is done in one compiled call?"""
     if rows > SMALL_DEPTH or n_out > SMALL_DEPTH or n_in > SMALL_DEPTH or not 0 < rows * n_out * n_in < SMALL:
         return False
@@ -361,20 +361,18 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: b
     [[3.0, 0.0]]
     """
     rows, (n_out, n_in) = len(x), w.shape
-    if not _fits(x, w, rows=rows, n_out=n_out, n_in=n_in):
+    if not fits_one_call(x, w, rows=rows, n_out=n_out, n_in=n_in):
         y = matmul(x, w.T, bias)
         return np.maximum(y, 0, out=y) if relu else y
     y = np.empty((rows, n_out), np.float32)
     bias = np.zeros(n_out, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
     packed = scratch(n_in * _round_up(n_out))
-    _multiply_small(
-        x.reshape(-1), n_in, 1, rows, n_in, w.reshape(-1), 1, n_in, n_out, packed, bias, relu, y.reshape(-1)
-    )
+    multiply_small(x.reshape(-1), n_in, 1, rows, n_in, w.reshape(-1), 1, n_in, n_out, packed, bias, relu, y.reshape(-1))
     return y
 
 
 @jit
-def _column_sums(first, last, g, n_out, gb):
+def column_sums(first, last, g, n_out, gb):
     """gb[j] = Σ_i g[i, j] for columns first … last."""
     sums = gb[first:last]
     sums[:] = 0.0
@@ -393,9 +391,9 @@ def _linear_grad(g, y, kept, x, w, rows, n_out, n_in, packed, gx, gw, gb):
             kept[i] = g[i] if y[i] > 0 else np.float32(0)
         g = kept
     if len(gx):
-        _multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, False, gx)
-    _multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, False, gw)
-    _column_sums(0, n_out, g, n_out, gb)
+        multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, False, gx)
+    multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, False, gw)
+    column_sums(0, n_out, g, n_out, gb)
 
 
 def linear_grad(
@@ -415,13 +413,13 @@ def linear_grad(
     ([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[3.0, 3.0]], [3.0])
     """
     rows, (n_out, n_in) = len(g), w.shape
-    if not need_w or not _fits(g, x, w, rows=rows, n_out=n_out, n_in=n_in):
+    if not need_w or not fits_one_call(g, x, w, rows=rows, n_out=n_out, n_in=n_in):
         g = g if y is None else np.where(y > 0, g, 0)
         gx, gw = matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None
         if g.dtype != np.float32 or not g.flags.c_contiguous or use_reference():
             return gx, gw, g.sum(axis=0)
         gb, flat_g = np.empty(n_out, np.float32), g.reshape(-1)
-        run(lambda first, last: _column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))
+        run(lambda first, last: column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))
         return gx, gw, gb
     gx, gw, gb = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w), np.empty(n_out, np.float32)
     packed = scratch(max(rows, n_out) * _round_up(n_in))

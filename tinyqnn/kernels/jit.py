@@ -34,6 +34,7 @@ import numpy as np
 from numba.core.types import unliteral
 
 from tinyqnn.kernels import turns
+from tinyqnn.kernels.addresses import address
 from tinyqnn.kernels.memory import keep_freed_memory
 
 __all__ = ["get_num_threads", "jit", "run", "scratch", "set_num_threads", "share"]
@@ -107,7 +108,7 @@ class _Job:
 
     def __init__(self) -> None:
         self.numbers = np.zeros(turns.SIZE, np.int64)
-        self.address: int = self.numbers.__array_interface__["data"][0]  # quicker than .ctypes.data
+        self.address = address(self.numbers)
         self.items, self.ranges = 0, 1
         self.call: Callable[[np.ndarray], object] | None = None
         self.error: BaseException | None = None

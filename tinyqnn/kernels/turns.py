@@ -29,7 +29,22 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["DONE", "HOLD", "RANGES", "SIZE", "add", "close", "give_up", "leave", "linger", "mirrored", "take"]
+__all__ = [
+    "DONE",
+    "HOLD",
+    "RANGE",
+    "RANGES",
+    "SIZE",
+    "add",
+    "again",
+    "close",
+    "finish",
+    "give_up",
+    "leave",
+    "linger",
+    "mirrored",
+    "take",
+]
 
 JOB, COMING, PATIENCE, ITEMS, MINE, RANGE, COUNT = range(7)  # in a seat: addresses of the numbers of the job and of the
 # one to come (0 for the caller), how often to look, items, those this thread took, its range now, and how many ranges
@@ -133,6 +148,32 @@ def give_up(seat):
     """Say that this thread's items are done."""
     add(seat[JOB], DONE, seat[MINE])
     seat[MINE] = 0
+
+
+@_part
+def again(seat, mine, coming, items):
+    """A seat at a second loop, of `items`, which begins when all items of the first are done.
+
+    mine     the number of the range that was this thread's in the beginning, `seat[RANGE]`
+    coming   the address of the second loop's numbers, SIZE of them, all 0
+    """
+    give_up(seat)
+    second = seat.copy()
+    second[JOB], second[ITEMS], second[RANGE] = coming, items, mine
+    while look(seat[JOB], DONE) < seat[ITEMS]:
+        if look(seat[JOB], LINE) >= CLOSED:  # the caller was interrupted and takes none: there is no second loop
+            second[ITEMS] = 0
+            break
+        pause()
+    return second
+
+
+@_part
+def finish(seat):
+    """Say that this thread's items of a second loop are done, and wait for those of the others."""
+    give_up(seat)
+    while look(seat[JOB], DONE) < seat[ITEMS]:
+        pause()
 
 
 @_part

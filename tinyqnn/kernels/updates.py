@@ -1,5 +1,6 @@
 """An optimizer's formula, read once from left to right for every number: each array passes through the cache once.
 
+All parameters are moved in one call, as if they stood in one row: a call takes as long as ten thousand numbers.
 The formulas, and their NumPy twins, are in `tinyqnn/optim`; every product and sum here is rounded as it is there, so
 the two agree to the last bit. Arrays are float32, contiguous, of one size, and changed in place.
 
@@ -8,18 +9,24 @@ it is below 10⁻³⁸: a *denormal* number, which a processor needs a hundred t
 smaller. A small network was seen to train four times slower for it. So there an average becomes 0.
 """
 
+# mypy: allow-untyped-defs
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from tinyqnn.kernels import use_reference
-from tinyqnn.kernels.jit import jit, run
-from tinyqnn.kernels.loops import CHUNK, pieces
+from tinyqnn.kernels.addresses import addresses, numbers_at
+from tinyqnn.kernels.jit import get_num_threads, jit, share
+from tinyqnn.kernels.loops import CHUNK
+from tinyqnn.kernels.turns import leave, take
 
 __all__ = ["adam", "fast", "flush", "sgd"]
 
 Array = np.ndarray
 
+FEW = 1 << 15  # numbers of all arrays that one thread has moved before another would help
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
 
 
@@ -51,16 +58,12 @@ def flush(*averages: Array) -> None:
         average[np.abs(average) < np.finfo(average.dtype).tiny] = 0
 
 
-@jit
-def _sgd(p, g, m, first, last, lr, momentum, fresh, decay, nesterov):
-    lr, momentum, fresh, decay = np.float32(lr), np.float32(momentum), np.float32(fresh), np.float32(decay)
-    ps, gs = p[first:last], g[first:last]
+@jit(inner=True)
+def _sgd(ps, gs, ms, lr, momentum, fresh, decay, nesterov):
     if momentum == 0:
         for i in range(len(ps)):
             ps[i] -= (ps[i] * decay + gs[i] if decay else gs[i]) * lr
-        return
-    ms = m[first:last]
-    if nesterov:
+    elif nesterov:
         for i in range(len(ps)):
             slope = ps[i] * decay + gs[i] if decay else gs[i]
             ms[i] = _flushed(ms[i] * momentum + slope * fresh)
@@ -71,31 +74,64 @@ def _sgd(p, g, m, first, last, lr, momentum, fresh, decay, nesterov):
             ps[i] -= ms[i] * lr
 
 
+@jit
+def _sgd_of_all(seat, items, sizes, p, g, m, fresh, lr, momentum, decay, nesterov):
+    lr, momentum, decay = np.float32(lr), np.float32(momentum), np.float32(decay)
+    item = take(seat)
+    while item >= 0:
+        first, last = _share_of(item, items, sizes)
+        for i in range(len(sizes)):
+            a, b = min(max(first, 0), sizes[i]), min(max(last, 0), sizes[i])
+            if a < b:
+                ps, gs, ms = numbers_at(p[i], b)[a:], numbers_at(g[i], b)[a:], numbers_at(m[i], b)[a:]
+                _sgd(ps, gs, ms, lr, momentum, fresh[i], decay, nesterov)
+            first, last = first - sizes[i], last - sizes[i]
+        item = take(seat)
+    leave(seat)
+
+
+@jit(forceinline=True)
+def _share_of(item, items, sizes):
+    """An item's part of all numbers, if arrays of these sizes stood in one row."""
+    total = sizes.sum()
+    return item * total // items, (item + 1) * total // items
+
+
+def _items(arrays: Sequence[Array]) -> tuple[int, Array]:
+    """In how many parts threads move these arrays, and the arrays' sizes."""
+    sizes = [array.size for array in arrays]
+    total, threads = sum(sizes), get_num_threads()
+    return (1 if total <= FEW else 2 * threads if total <= threads * CHUNK else -(-total // CHUNK)), np.array(sizes)
+
+
 def sgd(
-    p: Array, g: Array, m: Array | None, lr: float, momentum: float, fresh: float, decay: float, nesterov: bool
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    averages: Sequence[Array] | None,
+    fresh: Sequence[float],
+    lr: float,
+    momentum: float,
+    decay: float,
+    nesterov: bool,
 ) -> None:
     """m ← momentum·m + fresh·(g + decay·p), p ← p − lr·m, or with `nesterov` p − lr·(g + decay·p + momentum·m).
 
+    Of many parameters at once: each p, g and m is an array, and has a number `fresh`.
+
     >>> p = np.ones(1, np.float32)
-    >>> sgd(p, p.copy(), None, 0.5, 0.0, 1.0, 0.0, False)
+    >>> sgd([p], [p.copy()], None, [1.0], 0.5, 0.0, 0.0, False)
     >>> p.tolist()
     [0.5]
     """
-    if p.ndim != 1:
-        p, g, m = p.reshape(-1), g.reshape(-1), None if m is None else m.reshape(-1)
-    m = p if m is None else m
-    numbers = lr, momentum, fresh, decay, nesterov
-    if p.size <= CHUNK:
-        _sgd(p, g, m, 0, p.size, *numbers)
-    else:
-        run(lambda first, last: _sgd(p, g, m, first, last, *numbers), p.size, pieces(p.size))
+    items, sizes = _items(params)
+    p, g = addresses(params), addresses(grads)
+    m = p if averages is None else addresses(averages)
+    rates = np.array(fresh, np.float32)
+    share(_sgd_of_all, items, items, sizes, p, g, m, rates, lr, momentum, decay, nesterov)
 
 
-@jit(error_model="numpy")  # a test for division by 0 would keep the loop from filling vectors
-def _adam(p, g, m, v, first, last, beta1, rest1, beta2, rest2, decay, correction, eps, rate):
-    beta1, rest1, beta2, rest2 = np.float32(beta1), np.float32(rest1), np.float32(beta2), np.float32(rest2)
-    decay, correction, eps, rate = np.float32(decay), np.float32(correction), np.float32(eps), np.float32(rate)
-    ps, gs, ms, vs = p[first:last], g[first:last], m[first:last], v[first:last]
+@jit(inner=True, error_model="numpy")  # a test for division by 0 would keep the loop from filling vectors
+def _adam(ps, gs, ms, vs, beta1, rest1, beta2, rest2, decay, correction, eps, rate):
     for i in range(len(ps)):
         slope = ps[i] * decay + gs[i] if decay else gs[i]
         ms[i] = _flushed(ms[i] * beta1 + slope * rest1)
@@ -103,28 +139,47 @@ def _adam(p, g, m, v, first, last, beta1, rest1, beta2, rest2, decay, correction
         ps[i] -= ms[i] / (np.sqrt(vs[i]) * correction + eps) * rate
 
 
+@jit
+def _adam_of_all(seat, items, sizes, p, g, m, v, corrections, rates, beta1, rest1, beta2, rest2, decay, eps):
+    beta1, rest1, beta2, rest2 = np.float32(beta1), np.float32(rest1), np.float32(beta2), np.float32(rest2)
+    decay, eps, item = np.float32(decay), np.float32(eps), take(seat)
+    while item >= 0:
+        first, last = _share_of(item, items, sizes)
+        for i in range(len(sizes)):
+            a, b = min(max(first, 0), sizes[i]), min(max(last, 0), sizes[i])
+            if a < b:
+                ps, gs, ms, vs = (
+                    numbers_at(p[i], b)[a:], numbers_at(g[i], b)[a:], numbers_at(m[i], b)[a:], numbers_at(v[i], b)[a:],
+                )  # fmt: skip
+                _adam(ps, gs, ms, vs, beta1, rest1, beta2, rest2, decay, corrections[i], eps, rates[i])
+            first, last = first - sizes[i], last - sizes[i]
+        item = take(seat)
+    leave(seat)
+
+
 def adam(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    averages: Sequence[Array],
+    squares: Sequence[Array],
+    corrections: Sequence[float],
+    rates: Sequence[float],
     betas: tuple[float, float],
     decay: float,
-    correction: float,
     eps: float,
-    rate: float,
 ) -> None:
     """m ← β1·m + (1 − β1)·g, v ← β2·v + (1 − β2)·g², p ← p − rate · m / (√v · correction + eps), with decay·p in g.
 
+    Of many parameters at once: each p, g, m and v is an array, and has a correction and a rate.
+
     >>> p, m, v = np.ones(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
-    >>> adam(p, np.ones(1, np.float32), m, v, (0.5, 0.5), 0.0, 1.0, 0.0, 0.5)
+    >>> adam([p], [np.ones(1, np.float32)], [m], [v], [1.0], [0.5], (0.5, 0.5), 0.0, 0.0)
     >>> round(float(p[0]), 4)
     0.6464
     """
-    p, g, m, v = (a.reshape(-1) for a in (p, g, m, v))
     beta1, beta2 = betas
-    numbers = beta1, 1 - beta1, beta2, 1 - beta2, decay, correction, eps, rate
-    if p.size <= CHUNK:
-        _adam(p, g, m, v, 0, p.size, *numbers)
-    else:
-        run(lambda first, last: _adam(p, g, m, v, first, last, *numbers), p.size, pieces(p.size))
+    items, sizes = _items(params)
+    share(
+        _adam_of_all, items, items, sizes, *map(addresses, (params, grads, averages, squares)),
+        np.array(corrections, np.float32), np.array(rates, np.float32), beta1, 1 - beta1, beta2, 1 - beta2, decay, eps,
+    )  # fmt: skip

@@ -42,9 +42,11 @@ class FCDNN(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x.flatten(1)
-        *hidden, last = self.layers.children()
-        for index, layer in enumerate(hidden):
-            y = nn.linear_relu(layer, F.relu, h)
-            h = (h + y) * 0.5 if self.residual and index > 0 else y
+        h = x if x.ndim == 2 else x.flatten(1)
+        first, *hidden, last = layers = list(self.layers.children())
+        if not self.residual:
+            return nn.mlp(layers, F.relu, h)
+        h = nn.linear_relu(first, F.relu, h)
+        for layer in hidden:
+            h = (h + nn.linear_relu(layer, F.relu, h)) * 0.5
         return last(h)

@@ -18,6 +18,7 @@ from tinyqnn.nn.layers import (
     Sigmoid,
     Tanh,
     linear_relu,
+    mlp,
     norm_relu,
 )
 from tinyqnn.nn.module import Keys, Module, Parameter
@@ -43,5 +44,6 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "linear_relu",
+    "mlp",
     "norm_relu",
 ]

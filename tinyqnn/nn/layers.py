@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -205,9 +206,29 @@ def linear_relu(linear: Module, relu: Any, x: Tensor) -> Tensor:
     >>> bool(linear_relu(Linear(1, 2), ReLU(), Tensor([[0.0]])).data.min() >= 0)
     True
     """
-    if wants_parts() or type(linear) is not Linear or not (relu is F.relu or type(relu) is ReLU):
+    if wants_parts() or type(linear) is not Linear or not _is_relu(relu):
         return relu(linear(x))
     return F.linear_relu(x, linear.weight, linear.bias)
+
+
+def mlp(linears: Sequence[Module], relu: Any, x: Tensor) -> Tensor:
+    """Linear layers with `relu` after all but the last, as one operation where that can be: see `functional.mlp`.
+
+    relu   a ReLU of this file, or `functional.relu` itself
+
+    >>> mlp([Linear(1, 2), Linear(2, 3)], ReLU(), Tensor([[0.0]])).shape
+    (1, 3)
+    """
+    if wants_parts() or any(type(linear) is not Linear for linear in linears) or not _is_relu(relu):
+        *hidden, last = linears
+        for linear in hidden:
+            x = linear_relu(linear, relu, x)
+        return last(x)
+    return F.mlp(x, [linear.weight for linear in linears], [linear.bias for linear in linears])
+
+
+def _is_relu(relu: Any) -> bool:
+    return relu is F.relu or type(relu) is ReLU
 
 
 class Sigmoid(Module):

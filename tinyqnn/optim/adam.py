@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.optim.optimizer import Group, Optimizer, Params, blocks
+from tinyqnn.optim.optimizer import Group, Optimizer, Params, State, blocks
 from tinyqnn.tensor import Array
 
 
@@ -48,19 +48,31 @@ class Adam(Optimizer):
             raise ValueError(f"betas are two numbers from 0 to just below 1, got {betas}")
         super().add_param_group(group)
 
-    def update(self, param: Array, grad: Array, state: dict[str, Any], group: Group) -> None:
+    def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
+        together = []
+        for param, grad, state in moving:
+            if kernels.updates.fast(param, grad, state.get("exp_avg", param), state.get("exp_avg_sq", param)):
+                numbers = self.remember(param, state, group)
+                together.append((param, grad, state["exp_avg"], state["exp_avg_sq"], *numbers))
+            else:
+                self.update(param, grad, state, group)
+        if together:
+            beta1, beta2 = map(float, group["betas"])
+            decay, eps = float(group["weight_decay"]), float(group["eps"])
+            kernels.updates.adam(*zip(*together), (beta1, beta2), decay, eps)
+
+    def remember(self, param: Array, state: State, group: Group) -> tuple[float, float]:
+        """Count the step; what √v is multiplied with, 1 / √(1 − β2ᵗ), and the rate, lr / (1 − β1ᵗ)."""
         beta1, beta2 = map(float, group["betas"])
-        decay, eps = float(group["weight_decay"]), float(group["eps"])
         if not state:
             state.update(step=0, exp_avg=np.zeros_like(param), exp_avg_sq=np.zeros_like(param))
         state["step"] += 1
-        rate = float(group["lr"]) / (1 - beta1 ** state["step"])
-        correction = 1 / math.sqrt(1 - beta2 ** state["step"])
-        if kernels.updates.fast(param, grad, state["exp_avg"], state["exp_avg_sq"]):
-            kernels.updates.adam(
-                param, grad, state["exp_avg"], state["exp_avg_sq"], (beta1, beta2), decay, correction, eps, rate
-            )
-            return
+        return 1 / math.sqrt(1 - beta2 ** state["step"]), float(group["lr"]) / (1 - beta1 ** state["step"])
+
+    def update(self, param: Array, grad: Array, state: State, group: Group) -> None:
+        beta1, beta2 = map(float, group["betas"])
+        decay, eps = float(group["weight_decay"]), float(group["eps"])
+        correction, rate = self.remember(param, state, group)
         for p, g, m, v in blocks(param, grad, state["exp_avg"], state["exp_avg_sq"]):
             work = np.empty_like(p)
             if decay:

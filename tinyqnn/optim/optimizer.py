@@ -1,6 +1,7 @@
 """What all optimizers share: parameters in groups, each with its own rates, and what is remembered of each parameter.
 
-A subclass writes one method, `update`: its formula, for one parameter, in place.
+A subclass writes one method, `update`: its formula, for one parameter, in place. It may write `update_all` as well,
+which moves many at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from tinyqnn.tensor import Array, Tensor
 
 Group = dict[str, Any]
+State = dict[str, Any]
 Params = Union[Iterable[Tensor], Iterable[Mapping[str, Any]]]
 
 BLOCK = (
@@ -86,6 +88,7 @@ class Optimizer:
     def step(self) -> None:
         """Move every parameter that has a gradient, in place."""
         for group in self.param_groups:
+            moving = []
             for p in group["params"]:
                 data, grad = p.data, p.grad
                 if grad is None:
@@ -98,9 +101,15 @@ class Optimizer:
                 if grad.strides != data.strides:  # elementwise formulas are fastest in one memory order
                     grad = np.empty_like(data)
                     grad[...] = p.grad
-                self.update(data, grad, self.state.setdefault(p, {}), group)
+                moving.append((data, grad, self.state.setdefault(p, {})))
+            self.update_all(moving, group)
 
-    def update(self, param: Array, grad: Array, state: dict[str, Any], group: Group) -> None:
+    def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
+        """Move all parameters of a group; here one after the other."""
+        for param, grad, state in moving:
+            self.update(param, grad, state, group)
+
+    def update(self, param: Array, grad: Array, state: State, group: Group) -> None:
         """Move one parameter; `state` is what is remembered of it, empty in its first step."""
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 

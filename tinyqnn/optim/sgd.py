@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.optim.optimizer import Group, Optimizer, Params, blocks
+from tinyqnn.optim.optimizer import Group, Optimizer, Params, State, blocks
 from tinyqnn.tensor import Array
 
 
@@ -52,18 +50,32 @@ class SGD(Optimizer):
         }
         super().__init__(params, options)
 
-    def update(self, param: Array, grad: Array, state: dict[str, Any], group: Group) -> None:
+    def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
+        momentum, params, grads, averages, fresh = bool(group["momentum"]), [], [], [], []
+        for param, grad, state in moving:
+            if not kernels.updates.fast(param, grad, state.get("momentum_buffer", param)):
+                self.update(param, grad, state, group)
+                continue
+            params.append(param)
+            grads.append(grad)
+            fresh.append(self.remember(param, state, group))
+            if momentum:
+                averages.append(state["momentum_buffer"])
+        if params:
+            numbers = [float(group[name]) for name in ("lr", "momentum", "weight_decay")]
+            kernels.updates.sgd(params, grads, averages or None, fresh, *numbers, group["nesterov"])
+
+    def remember(self, param: Array, state: State, group: Group) -> float:
+        """What a gradient counts in m; in the first step, which makes m, all."""
+        if group["momentum"] and "momentum_buffer" not in state:
+            state["momentum_buffer"] = np.zeros_like(param)
+            return 1.0
+        return 1.0 - float(group["dampening"])
+
+    def update(self, param: Array, grad: Array, state: State, group: Group) -> None:
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
-        fresh = 1.0 - float(group["dampening"])
-        remembered: tuple[Array, ...] = ()
-        if momentum:
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"], fresh = np.zeros_like(param), 1.0
-            remembered = (state["momentum_buffer"],)
-        if kernels.updates.fast(param, grad, *remembered):
-            kernels.updates.sgd(param, grad, *(remembered or (None,)), lr, momentum, fresh, decay, group["nesterov"])
-            return
-        for p, g, *buffers in blocks(param, grad, *remembered):
+        fresh = self.remember(param, state, group)
+        for p, g, *buffers in blocks(param, grad, *([state["momentum_buffer"]] if momentum else [])):
             work = np.empty_like(p)
             if decay:
                 np.multiply(p, decay, out=work)
