@@ -50,6 +50,7 @@ ROW_BLOCK = 240
 SMALL = 4_000_000
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
+TILE_ROWS = 6  # of its tile
 
 
 def _make_product(rows: int, cols: int) -> Any:
@@ -117,8 +118,8 @@ def product_pixels(a, places, first, last, runs, run0, run1, base, steps, b, j0,
 
 # More rows than 8 do not find room for their addresses in the processor's other registers.
 _product1 = _make_product(8 if REGISTERS == 32 else 6, 1)
-_product2 = _make_product(8 if REGISTERS == 32 else 6, 2)
-_product4 = _make_product(6 if REGISTERS == 32 else 3, 4)
+_product2 = _make_product(8 if REGISTERS == 32 else TILE_ROWS, 2)
+_product4 = _make_product(TILE_ROWS if REGISTERS == 32 else 3, 4)
 
 
 @jit

@@ -25,7 +25,7 @@ from operator import mul
 import numpy as np
 
 from tinyqnn.kernels.addresses import addresses, numbers_at
-from tinyqnn.kernels.gemm import column_sums, fits_one_call, multiply_small
+from tinyqnn.kernels.gemm import TILE_ROWS, column_sums, fits_one_call, multiply_small
 from tinyqnn.kernels.jit import get_num_threads, jit, scratch, share
 from tinyqnn.kernels.simd import LANES
 from tinyqnn.kernels.turns import RANGE, SIZE, again, finish, leave, take
@@ -57,11 +57,11 @@ def _room(sizes, rows):
 
 
 @jit
-def _forward(seat, strips, rows, sizes, weights, biases, x, hidden, y):
-    """Rows, in strips, through all layers. The hidden outputs, layer after layer, come to lie in `hidden`."""
+def _forward(seat, size, rows, sizes, weights, biases, x, hidden, y):
+    """Rows, in strips of `size`, through all layers. The hidden outputs, layer after layer, come to lie in `hidden`."""
     layers, room, strip = len(weights), _room(sizes, rows), take(seat)
     while strip >= 0:
-        first, last = strip * rows // strips, (strip + 1) * rows // strips
+        first, last = strip * size, min(strip * size + size, rows)
         h, begin = x[first * sizes[0] : last * sizes[0]], 0
         for layer in range(layers):
             n_in, n_out, relu = sizes[layer], sizes[layer + 1], layer + 1 < layers
@@ -115,11 +115,11 @@ def _back_to_weights(layer, part, rows, sizes, room, zeros, x, hidden, g, kept, 
 
 
 @jit
-def _backward(seat, strips, second, rows, sizes, weights, zeros, x, hidden, g, kept, gx, gw, gb):
+def _backward(seat, size, second, rows, sizes, weights, zeros, x, hidden, g, kept, gx, gw, gb):
     """First all rows, then all weights, and a second thread is there for both."""
     room, mine, strip = _room(sizes, rows), seat[RANGE], take(seat)
     while strip >= 0:
-        first, last = strip * rows // strips, (strip + 1) * rows // strips
+        first, last = strip * size, min(strip * size + size, rows)
         _back_through_rows(first, last, rows, sizes, weights, room, zeros, hidden, g, kept, gx)
         strip = take(seat)
     if len(gw):
@@ -133,9 +133,10 @@ def _backward(seat, strips, second, rows, sizes, weights, zeros, x, hidden, g, k
     leave(seat)
 
 
-def _strips(rows: int, sizes: Sequence[int]) -> int:
-    """How many threads shall take rows."""
-    return 1 if rows * sum(map(mul, sizes, sizes[1:])) < FEW else min(get_num_threads(), rows)
+def _strip(rows: int, sizes: Sequence[int]) -> int:
+    """How many rows a thread shall take: whole tiles, and the first, who begins earlier, rather more than less."""
+    threads = 1 if rows * sum(map(mul, sizes, sizes[1:])) < FEW else get_num_threads()
+    return -(-rows // (threads * TILE_ROWS)) * TILE_ROWS
 
 
 def fits(x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) -> bool:
@@ -159,10 +160,10 @@ def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) 
     (array([[1.]], dtype=float32), array([0.], dtype=float32))
     """
     rows, sizes = len(x), [x.shape[1], *map(len, weights)]
-    zeros, strips = np.zeros(max(sizes), np.float32), _strips(rows, sizes)
+    zeros, size = np.zeros(max(sizes), np.float32), _strip(rows, sizes)
     hidden, y = np.empty(rows * sum(sizes[1:-1]), np.float32), np.empty((rows, sizes[-1]), np.float32)
     share(
-        _forward, strips, strips, rows, np.array(sizes), addresses(weights),
+        _forward, -(-rows // size), size, rows, np.array(sizes), addresses(weights),
         addresses([zeros if b is None else b for b in biases]), x.reshape(-1), hidden, y.reshape(-1),
     )  # fmt: skip
     return y, hidden
@@ -179,12 +180,12 @@ def backward(
 [array([1.], dtype=float32), array([1.], dtype=float32)])
     """
     rows, sizes = len(x), [x.shape[1], *map(len, weights)]
-    zeros, kept, strips = np.zeros(max(sizes), np.float32), scratch(len(hidden)), _strips(rows, sizes)
+    zeros, kept, size = np.zeros(max(sizes), np.float32), scratch(len(hidden)), _strip(rows, sizes)
     gx = np.empty_like(x) if need_x else None
     gw = [np.empty_like(w) for w in weights] if need_w else []
-    gb = [np.empty(size, np.float32) for size in sizes[1:]] if need_w else []
+    gb = [np.empty(n, np.float32) for n in sizes[1:]] if need_w else []
     share(
-        _backward, strips, strips, np.zeros(SIZE, np.int64), rows, np.array(sizes), addresses(weights), zeros,
+        _backward, -(-rows // size), size, np.zeros(SIZE, np.int64), rows, np.array(sizes), addresses(weights), zeros,
         x.reshape(-1), hidden, g.reshape(-1), kept, zeros[:0] if gx is None else gx.reshape(-1), addresses(gw),
         addresses(gb),
     )  # fmt: skip
