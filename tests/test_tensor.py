@@ -246,6 +246,20 @@ class TestBackward:
         x.grad *= 0
         assert y.grad.tolist() == [2, 2]
 
+    def test_nor_do_two_that_are_given_one_by_functions_on_different_ways(self):
+        class Through(Function):
+            @staticmethod
+            def forward(ctx, x):
+                return x.copy()
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad
+
+        a, b = (Tensor(np.ones(3, np.float32), requires_grad=True) for _ in range(2))
+        (Through.apply(a) + Through.apply(b)).sum().backward()
+        assert not np.may_share_memory(a.grad, b.grad)
+
     def test_a_gradient_that_is_nobody_elses_is_handed_over_without_a_copy(self):
         made = []
         x = leaf()
