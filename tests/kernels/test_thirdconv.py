@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tinyqnn.kernels import conv, reference, thirdconv, thirdgrad, tiles
 from tinyqnn.kernels.jit import get_num_threads, set_num_threads
+from tinyqnn.quant import ClipQ, Ternary
 
 pytestmark = pytest.mark.skipif(not tiles.allowed(), reason="needs a processor with tile registers")
 
 PAIRS = st.tuples(st.integers(1, 2), st.integers(1, 2))
+QUANTIZERS = [lambda x: x, ClipQ(3).quantize, Ternary().quantize]  # float32 is in thirds, the others have a unit
 MARGINS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
@@ -33,12 +35,20 @@ def three(x, w, b, gy, *geometry):
 
 @given(
     n=st.integers(1, 5), c=st.integers(16, 40), o=st.integers(16, 50), size=st.tuples(*[st.integers(1, 35)] * 2),
-    kernel=st.tuples(*[st.integers(1, 4)] * 2), stride=PAIRS, padding=MARGINS, dilation=PAIRS, seed=st.integers(0, 99),
+    kernel=st.tuples(*[st.integers(1, 4)] * 2), stride=PAIRS, padding=MARGINS, dilation=PAIRS,
+    of_x=st.sampled_from(QUANTIZERS), of_w=st.sampled_from(QUANTIZERS), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_every_convolution_is_as_exact_as_one_of_float32(n, c, o, size, kernel, stride, padding, dilation, seed):
+@example(  # one row of pixels two apart
+    n=1, c=16, o=16, size=(1, 3), kernel=(1, 5), stride=(1, 2), padding=(0, 2), dilation=(1, 1), of_x=QUANTIZERS[0],
+    of_w=QUANTIZERS[0], seed=0,
+)  # fmt: skip
+def test_every_convolution_is_as_exact_as_one_of_float32(
+    n, c, o, size, kernel, stride, padding, dilation, of_x, of_w, seed
+):
     assume(all(s + 2 * p > d * (k - 1) for s, p, d, k in zip(size, padding, dilation, kernel)))
     rng, geometry = np.random.default_rng(seed), (stride, padding, dilation)
     x, w, b = images(rng, n, c, *size), rng.standard_normal((o, c, *kernel), dtype=np.float32), np.arange(o, dtype="f4")
+    x, w = of_x(x), of_w(w)
     gy = images(rng, n, o, *reference.conv2d_output_size(size, kernel, *geometry))
     exact = three(*(array.astype(np.float64) for array in (x, w, b, gy)), *geometry)
     room = three(*(np.abs(array).astype(np.float64) for array in (x, w, b, gy)), *geometry)

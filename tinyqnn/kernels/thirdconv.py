@@ -22,7 +22,21 @@ import numpy as np
 from tinyqnn.kernels import tiles, turns
 from tinyqnn.kernels.jit import aligned, jit, scratch, share
 from tinyqnn.kernels.simd import at
-from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, cut_line, dot, dot_three, end, pack_panel
+from tinyqnn.kernels.thirds import (
+    DEPTH,
+    ROWS,
+    STEP,
+    TILE,
+    begin,
+    cut_line,
+    dot,
+    dot_three,
+    end,
+    pack_panel,
+    parts,
+    put_sums,
+)
+from tinyqnn.kernels.units import tries, worth
 
 if TYPE_CHECKING:
     from tinyqnn.kernels.conv import Plan
@@ -45,11 +59,11 @@ class Layout(NamedTuple):
     """Where tiles lie, of every class of pixels.
 
     shapes    (classes, 64) as `tiles.configure` wants them
-    classes   (first tile, tiles an image, first step, steps, bytes between pixels, rows of a tile, first row or -1,
-              numbers between results' pixels)
+    classes   (first tile, tiles an image, first step, steps, bytes between pixels, rows of a tile, first row, rows to
+              the next tile's, numbers between results' pixels)
     places    where in an image's copy the first pixel of each tile lies
     targets   and where in the image of the result
-    rows      where each row of a tile belongs in the image of the result, or -1, if they are not at equal distances
+    rows      where each row of a tile belongs, from the target on, or -1; one tile's for all if they are alike
     channels  the channel of each number of a filter's steps
     taps      and its tap, or -1: a 0
     walk      bytes from a pixel to each of its steps
@@ -71,7 +85,7 @@ def _tiles_of(pixels: Array, results: Array, between: int, below: int, pitch: in
     Pixels lie `between` numbers apart, rows of them `below`; there are `pitch` pixels in a row and its border.
     """
     high, wide = pixels.shape
-    if wide < ROWS and below == pitch * between:  # a tile goes on from row to row, over the border between them
+    if pitch and wide < ROWS and below == pitch * between:  # a tile goes on over the border between rows
         line = np.full((high, pitch), -1)
         line[:, :wide] = results
         line = line.ravel()[: (high - 1) * pitch + wide]
@@ -99,6 +113,7 @@ def _layout(plan: Plan) -> Layout:
         pitch = plan.padded[1] if between == c else 0  # with other strides tiles end where rows end
         begun, to, scattered, height = _tiles_of(pixels, results, between, below, pitch)
         steps = -(-numbers // DEPTH)
+        apart = int(results[0, 1] - results[0, 0]) if wide > 1 else 0
         shapes.append(tiles.shape(height, ROWS))
         classes.append(
             (
@@ -108,13 +123,14 @@ def _layout(plan: Plan) -> Layout:
                 (run1 - run0) * steps,
                 2 * between,
                 height,
-                sum(len(table) for table in rows) if len(scattered) else -1,
-                int(results[0, 1] - results[0, 0]) if wide > 1 else 0,
+                sum(len(table) for table in rows),
+                height if len(scattered) else 0,
+                apart,
             )
         )
         places.append(begun)
         targets.append(to)
-        rows.append(scattered)
+        rows.append(scattered if len(scattered) else np.arange(height) * apart)
         number = np.arange(steps * DEPTH)
         for r, run in enumerate(plan.runs[run0:run1].tolist()):
             walk += [2 * (run + DEPTH * s) for s in range(steps)]
@@ -126,24 +142,27 @@ def _layout(plan: Plan) -> Layout:
 
 
 @jit(forceinline=True)
-def _scatter(sums, height, rows, out, column):
-    """Rows of a tile at the address `sums`, 128 bytes apart, to where the table `rows` says."""
+def _scatter(sums, height, rows, factor, plus, out):
+    """Rows of a tile at the address `sums`, 128 bytes apart, times factor and plus a bias, where the table says."""
     for r in range(height):
         to = tiles.whole(rows + 8 * r)
         if to >= 0:
-            tiles.put(tiles.numbers(sums + 128 * r), out + 4 * to + column)
+            put_sums(sums + 128 * r, factor, plus, out + 4 * to)
 
 
 @jit
 def _correlate(
-    seat, n_images, batch, x, size, corner, padded, third, shapes, classes, places, targets, rows, walk, w, c_out, bias,
-    y, y_size, space, sums, spare, spoiled,
+    seat, n_images, batch, x, unit, size, corner, padded, third, shapes, classes, places, targets, rows, walk, w,
+    of_w, c_out, zeros, bias, factor, y, y_size, space, sums, spare, spoiled,
 ):  # fmt: skip
     """Batches of images of y."""
     h, wide, c = size
     panels, images, weights = (c_out + ROWS - 1) // ROWS, tiles.address(space), tiles.address(w)
-    start, spare_, here, none = tiles.address(bias), tiles.address(spare), tiles.address(sums), np.int64(0)
+    plus, none = tiles.address(bias), np.int64(0)
+    spare_, here = tiles.address(spare), tiles.address(sums)
     pitch, y_pitch = 2 * padded[0] * padded[1] * c, 4 * y_size
+    x_parts, w_parts = parts(unit), parts(of_w)
+    step = w_parts * TILE
     space[:] = 0.0
     item = turns.take(seat)
     while item >= 0:
@@ -151,18 +170,19 @@ def _correlate(
         for n in range(n0, n1):
             for i in range(h):
                 place = (n - n0) * pitch + 2 * ((corner[0] + i) * padded[1] + corner[1]) * c
-                if not cut_line(x, (n * h + i) * wide * c, wide * c, images + place, third):
+                if not cut_line(x, (n * h + i) * wide * c, wide * c, unit, images + place, third):
                     spoiled[0] = 1
         result = tiles.address(y) + n0 * y_pitch
         for k in range(len(classes)):
-            tile0, per_image, step0, steps, stride, height, row0, between = classes[k]
+            tile0, per_image, step0, steps, stride, height, row0, next_rows, between = classes[k]
             count = per_image * (n1 - n0)
-            way, filters = tiles.address(walk) + 8 * step0, weights + panels * step0 * BYTES
-            table = tiles.address(rows) + 8 * row0
+            way, filters = tiles.address(walk) + 8 * step0, weights + panels * step0 * step
+            table, straight = tiles.address(rows) + 8 * row0, next_rows == 0 and factor == 1
+            start = plus if straight else tiles.address(zeros)
             tiles.configure(shapes[k])
             for j in range(0, panels, 2):
-                ja, w0 = 4 * min(j * ROWS, c_out - ROWS), filters + j * steps * BYTES
-                jb, w1 = 4 * min((j + 1) * ROWS, c_out - ROWS), w0 + steps * BYTES
+                ja, w0 = 4 * min(j * ROWS, c_out - ROWS), filters + j * steps * step
+                jb, w1 = 4 * min((j + 1) * ROWS, c_out - ROWS), w0 + steps * step
                 alone = j + 1 == panels
                 for e in range(0, count, 3 if alone else 2):
                     ea, eb, ec = e, min(e + 1, count - 1), min(e + 2, count - 1)
@@ -174,12 +194,13 @@ def _correlate(
                     ya = result + na * y_pitch + 4 * at(targets, tile0 + ta)
                     yb = result + nb * y_pitch + 4 * at(targets, tile0 + tb)
                     yc = result + nc * y_pitch + 4 * at(targets, tile0 + tc)
+                    ra, rb, rc = table + 8 * next_rows * ta, table + 8 * next_rows * tb, table + 8 * next_rows * tc
                     if alone:
                         tiles.load(0, start + ja, none)
                         tiles.load(1, start + ja, none)
                         tiles.load(2, start + ja, none)
-                        dot_three(xa, xb, xc, stride, third, way, w0, TILE, BYTES, steps, spare_, True)
-                        if row0 < 0:
+                        dot_three(xa, xb, xc, stride, third, way, w0, TILE, step, steps, spare_, x_parts, w_parts, True)
+                        if straight:
                             tiles.store(0, ya + ja, 4 * between)
                             tiles.store(1, yb + ja, 4 * between)
                             tiles.store(2, yc + ja, 4 * between)
@@ -187,28 +208,29 @@ def _correlate(
                             tiles.store(0, here, 128)
                             tiles.store(1, here + 64, 128)
                             tiles.store(2, here + 2048, 128)
-                            _scatter(here, height, table + 8 * height * ta, ya, ja)
-                            _scatter(here + 64, height, table + 8 * height * tb, yb, ja)
-                            _scatter(here + 2048, height, table + 8 * height * tc, yc, ja)
+                            _scatter(here, height, ra, factor, plus + ja, ya + ja)
+                            _scatter(here + 64, height, rb, factor, plus + ja, yb + ja)
+                            _scatter(here + 2048, height, rc, factor, plus + ja, yc + ja)
                     else:
                         begin(start + ja, none, jb - ja, none)
-                        dot(xa, xb, stride, third, way, w0, w1, TILE, BYTES, steps, spare_)
-                        if row0 < 0:
+                        dot(xa, xb, stride, third, way, w0, w1, TILE, step, steps, spare_, x_parts, w_parts)
+                        if straight:
                             end(ya + ja, 4 * between, jb - ja, yb - ya)
                         else:
                             end(here, 128, 64, 2048)
-                            _scatter(here, height, table + 8 * height * ta, ya, ja)
-                            _scatter(here + 64, height, table + 8 * height * ta, ya, jb)
-                            _scatter(here + 2048, height, table + 8 * height * tb, yb, ja)
-                            _scatter(here + 2048 + 64, height, table + 8 * height * tb, yb, jb)
+                            _scatter(here, height, ra, factor, plus + ja, ya + ja)
+                            _scatter(here + 64, height, ra, factor, plus + jb, ya + jb)
+                            _scatter(here + 2048, height, rb, factor, plus + ja, yb + ja)
+                            _scatter(here + 2048 + 64, height, rb, factor, plus + jb, yb + jb)
         item = turns.take(seat)
     tiles.release()
     turns.leave(seat)
 
 
 @jit
-def _pack_filters(seat, w, lane, channel, channels, taps, classes, c_out, rows, space, panels, spoiled):
+def _pack_filters(seat, w, lane, channel, unit, channels, taps, classes, c_out, rows, space, panels, spoiled):
     """Filters as panels of a right factor: (class, panel, step)."""
+    step = parts(unit) * TILE
     count = (c_out + ROWS - 1) // ROWS
     panel = turns.take(seat)
     while panel >= 0:
@@ -221,8 +243,8 @@ def _pack_filters(seat, w, lane, channel, channels, taps, classes, c_out, rows, 
                     tap = taps[step0 * DEPTH + q]
                     place = (first + r) * lane + channels[step0 * DEPTH + q] * channel + tap
                     rows[r * depth + q] = w[place] if tap >= 0 else 0.0
-            to = tiles.address(panels) + (count * step0 + panel * steps) * BYTES
-            if not pack_panel(rows, 0, depth, 1, ROWS, depth, False, space, to, BYTES, TILE):
+            to = tiles.address(panels) + (count * step0 + panel * steps) * step
+            if not pack_panel(rows, 0, depth, 1, ROWS, depth, False, unit, space, to, step, TILE):
                 spoiled[0] = 1
         panel = turns.take(seat)
     turns.leave(seat)
@@ -233,28 +255,46 @@ def correlate(plan: Plan, x: Array, w: Array, lane: int, channel: int, c_out: in
 
     In w the next output channel is `lane` numbers on, the next input channel `channel`, and taps lie side by side.
     """
-    layout, spoiled = _layout(plan), np.zeros(1, np.int64)
-    count, steps = -(-c_out // ROWS), len(layout.walk)
+    layout, source = _layout(plan), x.reshape(-1)
+    for of_w in tries(w):
+        panels = _filters(layout, w, lane, channel, of_w, c_out)
+        if panels is not None:
+            return any(_images(plan, layout, source, unit, panels, of_w, c_out, bias, y) for unit in tries(source))
+    return False
+
+
+def _filters(layout: Layout, w: Array, lane: int, channel: int, unit: np.float32, c_out: int) -> Array | None:
+    """Filters as panels, in one try; None if it fails."""
+    spoiled, count, steps = np.zeros(1, np.int64), -(-c_out // ROWS), len(layout.walk)
     panels = aligned(count * steps * STEP)
     share(
         lambda seat: _pack_filters(
-            seat, w, lane, channel, layout.channels, layout.taps, layout.classes, c_out,
+            seat, w, lane, channel, unit, layout.channels, layout.taps, layout.classes, c_out,
             scratch(ROWS * steps * DEPTH, slot=1), scratch(STEP), panels, spoiled,
         ),
         count,
     )  # fmt: skip
-    n, y_size, source, result = len(x), y[0].size, x.reshape(-1), y.reshape(-1)
+    return None if spoiled[0] else panels
+
+
+def _images(
+    plan: Plan, layout: Layout, x: Array, unit: np.float32, panels: Array, of_w: np.float32, c_out: int, bias: Array,
+    y: Array,
+) -> bool:  # fmt: skip
+    """The images, in one try; whether it did not fail."""
+    spoiled, n, y_size, result = np.zeros(1, np.int64), len(y), y[0].size, y.reshape(-1)
+    number = 2 if unit else 6  # bytes
     room = max(FEW, min(MANY, 4 * len(panels)))  # if there are many filters, images should not ask for them often
-    batch = max(1, min(-(-n // 4), room // (6 * plan.pitch)))
+    batch = max(1, min(-(-n // 4), room // (number * plan.pitch)))
     third = -(-(batch * plan.pitch + SLACK) // 32) * 64
+    zeros, factor = np.zeros(c_out, np.float32), worth(unit, of_w)
 
     def call(seat: Array) -> None:
         _correlate(
-            seat, n, batch, source, plan.size, plan.corner, plan.padded, third, layout.shapes, layout.classes,
-            layout.places, layout.targets, layout.rows, layout.walk, panels, c_out, bias, result, y_size,
-            scratch(3 * third // 4, slot=1), scratch(TILE, slot=2), scratch(STEP), spoiled,
+            seat, n, batch, x, unit, plan.size, plan.corner, plan.padded, third, layout.shapes, layout.classes,
+            layout.places, layout.targets, layout.rows, layout.walk, panels, of_w, c_out, zeros, bias, factor, result,
+            y_size, scratch(number * third // 8, slot=1), scratch(TILE, slot=2), scratch(STEP), spoiled,
         )  # fmt: skip
 
-    if not spoiled[0]:
-        share(call, -(-n // batch))
+    share(call, -(-n // batch))
     return not spoiled[0]

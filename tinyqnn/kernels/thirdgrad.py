@@ -18,7 +18,8 @@ import numpy as np
 from tinyqnn.kernels import tiles, turns
 from tinyqnn.kernels.jit import aligned, jit, scratch, share
 from tinyqnn.kernels.simd import at, copy
-from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, dot, dot_three, end, pack_panel
+from tinyqnn.kernels.thirds import BYTES, DEPTH, ROWS, STEP, TILE, begin, dot, dot_three, end, pack_panel, parts
+from tinyqnn.kernels.units import THIRDS, tries, worth
 
 if TYPE_CHECKING:
     from tinyqnn.kernels.conv import Plan
@@ -63,24 +64,26 @@ def _lay_out(x, n0, n1, size, channels, grid, first, line):
 
 @jit
 def _grad_weight(
-    seat, table, walk, n_images, batch, x, gy, x_size, y_size, c_in, c_out, grid, first, taps, reach, third, turn,
-    parts, line, line_y, space, space_y, block, spoiled,
+    seat, table, walk, n_images, batch, x, unit, gy, x_size, y_size, c_in, c_out, grid, first, taps, reach, third, turn,
+    sums, line, line_y, space, space_y, block, spoiled,
 ):  # fmt: skip
-    """Slices of the images, each summed up in a part of its own: (slice, outputs, taps · channels), all in sixteens.
+    """Slices of the images, each with sums of its own: (slice, outputs, taps · channels), all in sixteens.
 
     From the thirds of x to the next there are `third` bytes, from its first packing to the second `turn`.
     """
     in_panels, out_panels, depth = (c_in + ROWS - 1) // ROWS, (c_out + ROWS - 1) // ROWS, batch * grid[0] * grid[1]
-    n_slices, count, steps = len(parts), len(taps) * in_panels, (depth + DEPTH - 1) // DEPTH
+    n_slices, count, steps = len(sums), len(taps) * in_panels, (depth + DEPTH - 1) // DEPTH
     cols, panel = 4 * ROWS * count, steps * BYTES
     xs, ys, way, spare = tiles.address(space), tiles.address(space_y), tiles.address(walk), tiles.address(block)
     line[:] = 0.0
     line_y[:] = 0.0
+    x_parts, y_parts = parts(unit), parts(THIRDS)
+    x_panel = x_parts * third
     tiles.configure(table)
     item = turns.take(seat)
     while item >= 0:
         m0, m1 = item * n_images // n_slices, (item + 1) * n_images // n_slices
-        out = tiles.address(parts) + item * out_panels * ROWS * cols
+        out = tiles.address(sums) + item * out_panels * ROWS * cols
         for n0 in range(m0, m1, batch):
             n1 = min(n0 + batch, m1)
             if n1 - n0 < batch:
@@ -88,20 +91,20 @@ def _grad_weight(
             _lay_out(x, n0, n1, x_size, c_in, grid, first, line)
             _lay_out(gy, n0, n1, y_size, c_out, grid, 0, line_y)
             for c in range(0, c_in, ROWS):
-                left, to = min(ROWS, c_in - c), xs + c // ROWS * 3 * third
-                good = pack_panel(line, c, 1, c_in, left, reach, False, block, to, TILE, third)
-                good &= pack_panel(line, c + c_in, 1, c_in, left, reach, False, block, to + turn, TILE, third)
+                left, to = min(ROWS, c_in - c), xs + c // ROWS * x_panel
+                good = pack_panel(line, c, 1, c_in, left, reach, False, unit, block, to, TILE, third)
+                good &= pack_panel(line, c + c_in, 1, c_in, left, reach, False, unit, block, to + turn, TILE, third)
                 if not good:
                     spoiled[0] = 1
             for o in range(0, c_out, ROWS):
                 left, to = min(ROWS, c_out - o), ys + o // ROWS * panel
-                if not pack_panel(line_y, o, 1, c_out, left, depth, True, block, to, BYTES, TILE):
+                if not pack_panel(line_y, o, 1, c_out, left, depth, True, THIRDS, block, to, BYTES, TILE):
                     spoiled[0] = 1
             for m in range(0, count, 2 if out_panels > 1 else 3):
                 mb, mc = min(m + 1, count - 1), min(m + 2, count - 1)
-                wa = xs + at(taps, m // in_panels) + m % in_panels * 3 * third
-                wb = xs + at(taps, mb // in_panels) + mb % in_panels * 3 * third
-                wc = xs + at(taps, mc // in_panels) + mc % in_panels * 3 * third
+                wa = xs + at(taps, m // in_panels) + m % in_panels * x_panel
+                wb = xs + at(taps, mb // in_panels) + mb % in_panels * x_panel
+                wc = xs + at(taps, mc // in_panels) + mc % in_panels * x_panel
                 if out_panels == 1:
                     if n0 == m0:
                         tiles.zero(0)
@@ -111,7 +114,7 @@ def _grad_weight(
                         tiles.load(0, out + 64 * m, cols)
                         tiles.load(1, out + 64 * mb, cols)
                         tiles.load(2, out + 64 * mc, cols)
-                    dot_three(wa, wb, wc, 64, third, way, ys, TILE, BYTES, steps, spare, False)
+                    dot_three(wa, wb, wc, 64, third, way, ys, TILE, BYTES, steps, spare, x_parts, y_parts, False)
                     tiles.store(0, out + 64 * m, cols)
                     tiles.store(1, out + 64 * mb, cols)
                     tiles.store(2, out + 64 * mc, cols)
@@ -127,7 +130,7 @@ def _grad_weight(
                         else:
                             begin(to, cols, right, below)
                         ya, yb = ys + p * panel, ys + q * panel
-                        dot(ya, yb, 64, TILE, way + 8 * steps, wa, wb, third, TILE, steps, spare)
+                        dot(ya, yb, 64, TILE, way + 8 * steps, wa, wb, third, TILE, steps, spare, y_parts, x_parts)
                         end(to, cols, right, below)
         item = turns.take(seat)
     tiles.release()
@@ -135,16 +138,16 @@ def _grad_weight(
 
 
 @jit
-def _add_up(seat, parts, n_taps, channels, c_in, gw):
-    """gw (O, C, taps) = the sum of the parts (slice, O, taps · channels), in order."""
+def _add_up(seat, sums, factor, n_taps, channels, c_in, gw):
+    """gw (O, C, taps) = factor · Σ sums (slice, O, taps · channels), in order."""
     o = turns.take(seat)
     while o >= 0:
         for c in range(c_in):
             for t in range(n_taps):
                 total = np.float32(0.0)
-                for part in range(len(parts)):
-                    total += parts[part, o, t * channels + c]
-                gw[o, c, t] = total
+                for part in range(len(sums)):
+                    total += sums[part, o, t * channels + c]
+                gw[o, c, t] = factor * total
         o = turns.take(seat)
     turns.leave(seat)
 
@@ -154,25 +157,33 @@ def grad_weight(plan: Plan, taps: tuple[tuple[int, int], ...], gy: Array, x: Arr
 
     `taps` are (rows, columns) from a pixel of y to that of x; the images are cut into `n_slices`.
     """
+    tried = (_grad_with(plan, taps, gy, x, unit, n_slices) for unit in tries(x.reshape(-1)))
+    return next((gw for gw in tried if gw is not None), None)
+
+
+def _grad_with(
+    plan: Plan, taps: tuple[tuple[int, int], ...], gy: Array, x: Array, unit: np.float32, n_slices: int
+) -> Array | None:
+    """One try."""
     (n, *y_size, c_out), (h, w, c_in) = gy.shape, plan.size
     grid, spoiled = _grid(plan, taps, tuple(y_size)), np.zeros(1, np.int64)
     ins, outs, pixels = -(-c_in // ROWS) * ROWS, -(-c_out // ROWS) * ROWS, grid.high * grid.wide
     images = -(-n // n_slices)
-    batch = max(1, min(images, SPACE // ((16 * ins + 10 * outs) * pixels)))
+    batch = max(1, min(images, SPACE // (((8 if unit else 16) * ins + 10 * outs) * pixels)))
     batch = -(-images // -(-images // batch))  # turns of equal length
     steps = -(-batch * pixels // DEPTH)
     reach = steps * DEPTH + int(grid.shifts.max())
     third = -(-reach // DEPTH) * TILE
-    turn = ins // ROWS * 3 * third
+    turn = ins // ROWS * (1 if unit else 3) * third
     offsets, count = grid.shifts % 2 * turn + grid.shifts // 2 * 64, np.arange(steps)
     walk = np.concatenate([count * TILE, count * BYTES])
-    parts = aligned(n_slices * outs * len(taps) * ins).reshape(n_slices, outs, -1)
+    sums = aligned(n_slices * outs * len(taps) * ins).reshape(n_slices, outs, -1)
     x_flat, gy_flat, gw = x.reshape(-1), gy.reshape(-1), np.empty((c_out, c_in, len(taps)), np.float32)
 
     def call(seat: Array) -> None:
         _grad_weight(
-            seat, tiles.shape(ROWS, ROWS), walk, n, batch, x_flat, gy_flat, (h, w), tuple(y_size), c_in, c_out,
-            grid[:2], grid.first, offsets, reach, third, turn, parts, scratch((reach + 1) * c_in, slot=1),
+            seat, tiles.shape(ROWS, ROWS), walk, n, batch, x_flat, unit, gy_flat, (h, w), tuple(y_size), c_in, c_out,
+            grid[:2], grid.first, offsets, reach, third, turn, sums, scratch((reach + 1) * c_in, slot=1),
             scratch(batch * pixels * c_out, slot=2), scratch(2 * turn // 4, slot=3),
             scratch(outs // ROWS * steps * STEP, slot=4), scratch(STEP), spoiled,
         )  # fmt: skip
@@ -180,5 +191,5 @@ def grad_weight(plan: Plan, taps: tuple[tuple[int, int], ...], gy: Array, x: Arr
     share(call, n_slices)
     if spoiled[0]:
         return None
-    share(_add_up, c_out, parts, len(taps), ins, c_in, gw)
+    share(_add_up, c_out, sums, worth(unit, THIRDS), len(taps), ins, c_in, gw)
     return gw

@@ -12,8 +12,12 @@ and a processor with AMX adds up 16 × 16 × 32 of them in one instruction, in f
     step       three tiles, high, middle and low, of 1024 bytes each: BYTES in all, STEP words of 32 bits
     tile       of a left factor: a row's 16 pairs of k side by side; of a right one: a pair's 16 columns side by side
 
-Numbers below 10⁻³⁸ count as 0 on tiles. Those that are not finite are found while they are cut, and the caller then
-takes the ordinary way.
+What is quantized needs no cutting: its numbers are short ones times a unit that they share, see `units.py`. Of such a
+factor there is one tile a step, and of the six products there are three, or one where both factors are so. The units
+are multiplied in at the end. A factor's `unit` is 0 where it is cut into thirds.
+
+Numbers below 10⁻³⁸ count as 0 on tiles. Those that are not finite, or no short ones times the unit, are found while
+they are cut, and the caller then takes a more ordinary way.
 """
 
 # mypy: allow-untyped-defs
@@ -35,6 +39,7 @@ from tinyqnn.kernels.simd import (
     _VECTOR,
     LANES,
     _fma,
+    _splat,
     ints,
     load,
     load_tile,
@@ -57,6 +62,9 @@ __all__ = [
     "end",
     "flat",
     "pack_panel",
+    "parts",
+    "put_sums",
+    "short",
     "thirds",
 ]
 
@@ -98,6 +106,29 @@ def thirds(typingctx: Any, even: Any, odd: Any, marks: Any) -> Any:
 
 
 @intrinsic
+def short(typingctx: Any, even: Any, odd: Any, unit: Any, marks: Any) -> Any:
+    """Two vectors divided by `unit`, as 16 pairs (even, odd) of bfloat16, and `marks`, not 0 where that left a rest."""
+    result = types.Tuple((ints, vector))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def word(number: int) -> Any:
+            return ir.Constant(ints.llvm, [number] * LANES)
+
+        unit_, marks_, both = _splat(builder, args[2]), builder.bitcast(args[3], ints.llvm), []
+        inverse = builder.fdiv(ir.Constant(_VECTOR, [1.0] * LANES), unit_)
+        for x in args[:2]:
+            bits = builder.add(builder.bitcast(builder.fmul(x, inverse), ints.llvm), word(0x8000))
+            bits = builder.and_(bits, word(0xFFFF0000))
+            rest = builder.fsub(builder.fmul(builder.bitcast(bits, _VECTOR), unit_), x)
+            marks_ = builder.or_(marks_, builder.bitcast(rest, ints.llvm))
+            both.append(bits)
+        pairs = builder.or_(builder.lshr(both[0], word(16)), both[1])
+        return context.make_tuple(builder, result, [pairs, builder.bitcast(marks_, _VECTOR)])
+
+    return result(even, odd, types.float32, marks), codegen
+
+
+@intrinsic
 def apart(typingctx: Any, first: Any, second: Any) -> Any:
     """Numbers 0, 2, 4, … and 1, 3, 5, … of the 2·LANES in two vectors."""
     two = types.UniTuple(vector, 2)
@@ -111,32 +142,45 @@ def apart(typingctx: Any, first: Any, second: Any) -> Any:
 
 
 @intrinsic
-def is_finite(typingctx: Any, marks: Any) -> Any:
-    """Is no number of a vector NaN?"""
+def is_clean(typingctx: Any, marks: Any) -> Any:
+    """Is every number of a vector 0?"""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        bad = builder.fcmp_unordered("uno", args[0], args[0])
+        bad = builder.fcmp_unordered("une", args[0], ir.Constant(_VECTOR, [0.0] * LANES))
         return builder.icmp_unsigned("==", builder.bitcast(bad, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0))
 
     return types.boolean(marks), codegen
 
 
 @jit(forceinline=True)
-def cut_line(x, start, count, to, third):
-    """`x[start : start + count]` as three lines of bfloat16 at the address `to`, with zeros up to a whole step."""
-    marks = splat(np.float32(0.0))
-    for k in range(0, count, DEPTH):
-        even, odd = apart(load(x, start + k, count - k), load(x, start + k + LANES, count - k - LANES))
-        high, middle, low, marks = thirds(even, odd, marks)
-        tiles.put(high, to + 2 * k)
-        tiles.put(middle, to + 2 * k + third)
-        tiles.put(low, to + 2 * k + 2 * third)
-    return is_finite(marks)
+def parts(unit):
+    """How many bfloat16 numbers stand for one number of a factor."""
+    return 1 if unit > 0 else 3
 
 
 @jit(forceinline=True)
-def pack_panel(x, start, across, along, rows, depth, left, space, to, step, third):
-    """Up to 16 rows of x as a panel at the address `to`, zeros behind their ends; says whether all numbers are finite.
+def cut_line(x, start, count, unit, to, third):
+    """`x[start : start + count]` as lines of bfloat16 at the address `to`, with zeros up to a whole step; one or three.
+
+    Says whether all numbers are finite, and with a unit whether they are short ones times it.
+    """
+    marks = splat(np.float32(0.0))
+    for k in range(0, count, DEPTH):
+        even, odd = apart(load(x, start + k, count - k), load(x, start + k + LANES, count - k - LANES))
+        if unit > 0:
+            high, marks = short(even, odd, unit, marks)
+            tiles.put(high, to + 2 * k)
+        else:
+            high, middle, low, marks = thirds(even, odd, marks)
+            tiles.put(high, to + 2 * k)
+            tiles.put(middle, to + 2 * k + third)
+            tiles.put(low, to + 2 * k + 2 * third)
+    return is_clean(marks)
+
+
+@jit(forceinline=True)
+def pack_panel(x, start, across, along, rows, depth, left, unit, space, to, step, third):
+    """Up to 16 rows of x as a panel at the address `to`, zeros behind their ends; says what `cut_line` says.
 
     Row r, number k lies at x[start + r·across + k·along], and one of the two strides is 1. `left`: of a left factor.
     Steps and thirds lie so many bytes apart. `space` has room for a step.
@@ -154,16 +198,20 @@ def pack_panel(x, start, across, along, rows, depth, left, space, to, step, thir
                 left_ = max(0, depth - k - 2 * i)
                 begun = start + (k + 2 * i) * along
                 even, odd = load(x, begun, rows * min(1, left_)), load(x, begun + along, rows * min(1, left_ // 2))
-            high, middle, low, marks = thirds(even, odd, marks)
-            tiles.put(high, target + 64 * i)
-            tiles.put(middle, target + 64 * i + behind)
-            tiles.put(low, target + 64 * i + 2 * behind)
+            if unit > 0:
+                high, marks = short(even, odd, unit, marks)
+                tiles.put(high, target + 64 * i)
+            else:
+                high, middle, low, marks = thirds(even, odd, marks)
+                tiles.put(high, target + 64 * i)
+                tiles.put(middle, target + 64 * i + behind)
+                tiles.put(low, target + 64 * i + 2 * behind)
         if turned:
-            for t in range(3):
+            for t in range(parts(unit)):
                 block = transpose(load_tile(space, lines, t * WORDS, 1, LANES))
                 tiles.put_rows(block, to + t * third)
         to += step
-    return is_finite(marks)
+    return is_clean(marks)
 
 
 # The words below are sequences of the processor's own: Numba would take its time over as many calls of single ones.
@@ -189,8 +237,8 @@ class _Factor(NamedTuple):
     row: Any
 
 
-def _six_products(builder: Any, order: tuple[tuple[int, int], ...], x: _Factor, w: _Factor, x_is_left: bool) -> None:
-    """Tiles 0, 1, … += each panel of x · each panel of w: hh + (hm + mh) + (mm + hl + lh), in the given order."""
+def _products(builder: Any, order: list[tuple[int, int]], x: _Factor, w: _Factor, x_is_left: bool) -> None:
+    """Tiles 0, 1, … += each panel of x · each panel of w, third by third in the given order."""
     held: dict[int, int] = {}
     for pair in order:
         for factor, third in zip((x, w), pair):
@@ -218,9 +266,17 @@ def _each_step(builder: Any, walk: Any, w_step: Any, steps: Any, spare: Any) -> 
             tiles._emit(builder, "tilestored %tmm6, ($0,$1,1)", spare, steps.type(64))
 
 
+def _ways(builder: Any, there: list[Any], order: tuple[tuple[int, int], ...]) -> Iterator[list[tuple[int, int]]]:
+    """What follows is code for one part or three of x, and of w, and is given the products of these; see `parts`."""
+    for x, w in product((3, 1), repeat=2):
+        here = [builder.icmp_signed("==", value, value.type(many)) for value, many in zip(there, (x, w))]
+        with builder.if_then(builder.and_(*here)):
+            yield [pair for pair in order if pair[0] < x and pair[1] < w]
+
+
 @intrinsic
 def dot(typingctx: Any, x0: Any, x1: Any, stride: Any, x_third: Any, walk: Any, w0: Any, w1: Any, w_third: Any,
-        w_step: Any, steps: Any, spare: Any) -> Any:  # fmt: skip
+        w_step: Any, steps: Any, spare: Any, x_parts: Any, w_parts: Any) -> Any:  # fmt: skip
     """Tiles 0 … 3 += panels (x0, x1) · panels (w0, w1), row by row, over `steps` steps.
 
     A tile of x has its rows `stride` bytes apart, its thirds `x_third` bytes, its steps where the table `walk` says;
@@ -228,30 +284,48 @@ def dot(typingctx: Any, x0: Any, x1: Any, stride: Any, x_third: Any, walk: Any, 
     """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        x0, x1, stride, x_third, walk, w0, w1, w_third, w_step, steps, spare = args
-        with _each_step(builder, walk, w_step, steps, spare) as (at, to):
-            x = _Factor(3 * ((4, 5),), [builder.add(panel, at) for panel in (x0, x1)], x_third, stride)
-            w = _Factor(3 * ((6, 7),), [builder.add(panel, to) for panel in (w0, w1)], w_third, stride.type(64))
-            _six_products(builder, ORDER, x, w, True)
+        x0, x1, stride, x_third, walk, w0, w1, w_third, w_step, steps, spare, *there = args
+        for pairs in _ways(builder, there, ORDER):
+            with _each_step(builder, walk, w_step, steps, spare) as (at, to):
+                x = _Factor(3 * ((4, 5),), [builder.add(panel, at) for panel in (x0, x1)], x_third, stride)
+                w = _Factor(3 * ((6, 7),), [builder.add(panel, to) for panel in (w0, w1)], w_third, stride.type(64))
+                _products(builder, pairs, x, w, True)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 11), codegen
+    return types.void(*[types.intp] * 13), codegen
 
 
 @intrinsic(prefer_literal=True)
 def dot_three(typingctx: Any, x0: Any, x1: Any, x2: Any, stride: Any, x_third: Any, walk: Any, w: Any, w_third: Any,
-              w_step: Any, steps: Any, spare: Any, x_is_left: Any) -> Any:  # fmt: skip
+              w_step: Any, steps: Any, spare: Any, x_parts: Any, w_parts: Any, x_is_left: Any) -> Any:  # fmt: skip
     """Tiles 0 … 2 += panels (x0, x1, x2) · panel w; or, if x is not the left factor, panel w · (x0, x1, x2)."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        x0, x1, x2, stride, x_third, walk, w, w_third, w_step, steps, spare, _ = args
-        with _each_step(builder, walk, w_step, steps, spare) as (at, to):
-            x_ = _Factor(3 * ((3, 4, 5),), [builder.add(panel, at) for panel in (x0, x1, x2)], x_third, stride)
-            w_ = _Factor(((6,), (7,), (6,)), [builder.add(w, to)], w_third, stride.type(64))
-            _six_products(builder, ORDER_OF_THREE, x_, w_, x_is_left.literal_value)
+        x0, x1, x2, stride, x_third, walk, w, w_third, w_step, steps, spare, *there, _ = args
+        for pairs in _ways(builder, there, ORDER_OF_THREE):
+            with _each_step(builder, walk, w_step, steps, spare) as (at, to):
+                x_ = _Factor(3 * ((3, 4, 5),), [builder.add(panel, at) for panel in (x0, x1, x2)], x_third, stride)
+                w_ = _Factor(((6,), (7,), (6,)), [builder.add(w, to)], w_third, stride.type(64))
+                _products(builder, pairs, x_, w_, x_is_left.literal_value)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 11, x_is_left), codegen
+    return types.void(*[types.intp] * 13, x_is_left), codegen
+
+
+@intrinsic
+def put_sums(typingctx: Any, sums: Any, factor: Any, plus: Any, to: Any) -> Any:
+    """`the 16 numbers at to = those at sums · factor + those at plus`; these three are addresses."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        sums, factor, plus, to = args
+        there = [builder.inttoptr(place, _VECTOR.as_pointer()) for place in (sums, plus, to)]
+        read = [builder.load(place) for place in there[:2]]
+        for value in read:
+            value.align = 4
+        builder.store(_fma(builder, read[0], _splat(builder, factor), read[1]), there[2]).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32, types.intp, types.intp), codegen
 
 
 def _on_four(instruction: str) -> Any:
