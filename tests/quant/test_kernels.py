@@ -8,6 +8,7 @@ from quant_tensors import MAIN
 
 import tinyqnn as tq
 from tinyqnn.kernels import jit, quantize, using
+from tinyqnn.quant.measure import is_finite
 
 FAST = [q for q in MAIN if type(q).compiled is not tq.quant.Quantizer.compiled]
 
@@ -91,3 +92,13 @@ def test_what_threads_share_is_what_one_pass_gives(size, rng):
             y.backward(grad)
             results.append((y.data.tobytes(), leaf.grad.tobytes()))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("size", [5, 1024, 70_000])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max, -np.finfo(np.float32).max, 1e-45])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(size, number, rng):
+    for place in (0, size // 2, size - 1):
+        x = rng.standard_normal(size).astype(np.float32)
+        assert is_finite(x)
+        x[place] = number
+        assert is_finite(x) == np.isfinite(number)

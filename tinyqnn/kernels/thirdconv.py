@@ -228,7 +228,7 @@ def _correlate(
 
 
 @jit
-def _pack_filters(seat, w, lane, channel, unit, channels, taps, classes, c_out, rows, space, panels, spoiled):
+def _pack_filters(seat, w, lane, numbers, unit, classes, c_out, rows, space, panels, spoiled):
     """Filters as panels of a right factor: (class, panel, step)."""
     step = parts(unit) * TILE
     count = (c_out + ROWS - 1) // ROWS
@@ -237,12 +237,12 @@ def _pack_filters(seat, w, lane, channel, unit, channels, taps, classes, c_out, 
         first = min(panel * ROWS, c_out - ROWS)
         for k in range(len(classes)):
             step0, steps = classes[k, 2], classes[k, 3]
-            depth = steps * DEPTH
+            depth, table = steps * DEPTH, numbers[step0 * DEPTH : (step0 + steps) * DEPTH]
             for r in range(ROWS):
+                row, begun = rows[r * depth : (r + 1) * depth], (first + r) * lane
                 for q in range(depth):
-                    tap = taps[step0 * DEPTH + q]
-                    place = (first + r) * lane + channels[step0 * DEPTH + q] * channel + tap
-                    rows[r * depth + q] = w[place] if tap >= 0 else 0.0
+                    number = at(w, begun + max(table[q], 0))
+                    row[q] = number if table[q] >= 0 else np.float32(0)
             to = tiles.address(panels) + (count * step0 + panel * steps) * step
             if not pack_panel(rows, 0, depth, 1, ROWS, depth, False, unit, space, to, step, TILE):
                 spoiled[0] = 1
@@ -257,19 +257,26 @@ def correlate(plan: Plan, x: Array, w: Array, lane: int, channel: int, c_out: in
     """
     layout, source = _layout(plan), x.reshape(-1)
     for of_w in tries(w):
-        panels = _filters(layout, w, lane, channel, of_w, c_out)
+        panels = _filters(layout, w, lane, _numbers(plan, channel), of_w, c_out)
         if panels is not None:
             return any(_images(plan, layout, source, unit, panels, of_w, c_out, bias, y) for unit in tries(source))
     return False
 
 
-def _filters(layout: Layout, w: Array, lane: int, channel: int, unit: np.float32, c_out: int) -> Array | None:
+@lru_cache(maxsize=256)
+def _numbers(plan: Plan, channel: int) -> Array:
+    """Where in a filter each number of its steps lies, or -1: a 0."""
+    layout = _layout(plan)
+    return np.where(layout.taps >= 0, layout.channels * channel + layout.taps, -1)
+
+
+def _filters(layout: Layout, w: Array, lane: int, numbers: Array, unit: np.float32, c_out: int) -> Array | None:
     """Filters as panels, in one try; None if it fails."""
     spoiled, count, steps = np.zeros(1, np.int64), -(-c_out // ROWS), len(layout.walk)
     panels = aligned(count * steps * STEP)
     share(
         lambda seat: _pack_filters(
-            seat, w, lane, channel, unit, layout.channels, layout.taps, layout.classes, c_out,
+            seat, w, lane, numbers, unit, layout.classes, c_out,
             scratch(ROWS * steps * DEPTH, slot=1), scratch(STEP), panels, spoiled,
         ),
         count,

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyqnn.quant.measure import is_finite
 from tinyqnn.quant.ste import StraightThrough, kernel_pays
 from tinyqnn.tensor import Tensor
 
@@ -196,7 +197,7 @@ class Quantizer:
         """The parameters to encode `x` with, in its dtype."""
         if params is None and self.sees_data:
             return self._fit(x)  # NaN or Inf in x shows in the parameters
-        if not np.isfinite(x).all():
+        if not is_finite(x):
             self._refuse_nonfinite(x)
         if params is None:
             return self._fit(x)
