@@ -95,7 +95,7 @@ def test_what_threads_share_is_what_one_pass_gives(size, rng):
 
 
 @pytest.mark.parametrize("size", [5, 1024, 70_000])
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max, -np.finfo(np.float32).max, 1e-45])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45])
 def test_one_number_that_is_not_finite_is_found_wherever_it_is(size, number, rng):
     for place in (0, size // 2, size - 1):
         x = rng.standard_normal(size).astype(np.float32)
