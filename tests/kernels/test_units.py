@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import conv, reference, thirdconv, thirdgemm, thirdgrad, tiles, units
+from tinyqnn.kernels import conv, gemm, reference, thirdconv, thirdgemm, thirdgrad, tiles, units
 from tinyqnn.kernels.jit import get_num_threads, set_num_threads
 from tinyqnn.quant import scheme
 
@@ -105,6 +105,19 @@ def test_a_quantized_step_is_made_of_one_product_and_twice_three(tried):
     x, w, gy = quantized(images(3, 32, 8, 8)), quantized(normal((32, 32, 3, 3), 1)), images(3, 32, 8, 8, 2)
     three(x, w, gy)
     assert tried == [(True, True), (False, True), (True,)]
+
+
+@needs_tiles
+@pytest.mark.parametrize(("rows", "depth", "way"), [(300, 200, "_blocks"), (64, 2000, "_in_stretches")])
+def test_a_product_of_quantized_matrices_is_one_of_short_numbers(monkeypatch, rows, depth, way):
+    found, function = [], getattr(thirdgemm, way)
+    monkeypatch.setattr(thirdgemm, way, lambda *args: found.append(args) or function(*args))
+    a, b = quantized(normal((rows, depth))), quantized(normal((depth, 64), 1))
+    gemm.matmul(a, b)
+    (args,) = found  # the first try
+    of_a, of_b = (args[5], args[7]) if way == "_blocks" else args[2]
+    assert (of_a, of_b) == (units.unit(a.reshape(-1)), units.unit(b.reshape(-1)))
+    assert of_a * of_b > 0
 
 
 @needs_tiles
