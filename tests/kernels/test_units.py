@@ -108,7 +108,7 @@ def test_a_quantized_step_is_made_of_one_product_and_twice_three(tried):
 
 
 @needs_tiles
-@pytest.mark.parametrize(("rows", "depth", "way"), [(300, 200, "_blocks"), (64, 2000, "_in_stretches")])
+@pytest.mark.parametrize(("rows", "depth", "way"), [(400, 200, "_blocks"), (64, 2000, "_in_stretches")])
 def test_a_product_of_quantized_matrices_is_one_of_short_numbers(monkeypatch, rows, depth, way):
     found, function = [], getattr(thirdgemm, way)
     monkeypatch.setattr(thirdgemm, way, lambda *args: found.append(args) or function(*args))
