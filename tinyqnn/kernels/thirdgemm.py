@@ -101,10 +101,10 @@ def _by_blocks(
                     end(out + 4 * (ia * cols + ja), 4 * cols, 4 * (jb - ja), 4 * cols * (ib - ia))
                 else:
                     end(made, 128, 64, 2048)
-                    for t in range(4):
-                        i, j, tile = ib if t > 1 else ia, jb if t % 2 else ja, made + t // 2 * 2048 + t % 2 * 64
-                        for r in range(ROWS):
-                            put_sums(tile + 128 * r, factor, plus + 4 * j, out + 4 * ((i + r) * cols + j))
+                    for r in range(2 * ROWS):
+                        row = (ia if r < ROWS else ib - ROWS) + r
+                        put_sums(made + 128 * r, factor, plus + 4 * ja, out + 4 * (row * cols + ja))
+                        put_sums(made + 128 * r + 64, factor, plus + 4 * jb, out + 4 * (row * cols + jb))
         item = turns.take(seat)
     tiles.release()
     turns.leave(seat)
@@ -164,8 +164,8 @@ def _add_up(seat, sums, factor, bias, y):
     row = turns.take(seat)
     while row >= 0:
         for j in range(cols):
-            y[row, j] = bias[j] + factor * sums[0, row, j]
-        for p in range(1, len(sums)):
+            y[row, j] = bias[j]
+        for p in range(len(sums)):
             for j in range(cols):
                 y[row, j] += factor * sums[p, row, j]
         row = turns.take(seat)

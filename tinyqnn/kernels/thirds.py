@@ -178,7 +178,7 @@ def cut_line(x, start, count, unit, to, third):
     return is_clean(marks)
 
 
-@jit(forceinline=True)
+@jit(inner=True)
 def pack_panel(x, start, across, along, rows, depth, left, unit, space, to, step, third):
     """Up to 16 rows of x as a panel at the address `to`, zeros behind their ends; says what `cut_line` says.
 
