@@ -8,7 +8,7 @@ more): a submodule is loaded when it is first used.
 
     TINYQNN_KERNELS=reference    every kernel is its NumPy twin: slow, and easy to step through in a debugger
     TINYQNN_THREADS=1            how many threads the compiled kernels use (default: the cores this process may use)
-    TINYQNN_MALLOC=system        do not ask the C library to keep freed memory, see `memory.py`
+    TINYQNN_MALLOC=system        do not ask for freed memory to be kept, nor for large pages, see `memory.py`
 
 They are read once, when they are first asked for; within a program, `with kernels.using("reference"):` switches.
 """
