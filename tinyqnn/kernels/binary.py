@@ -7,6 +7,9 @@ them among K, P = K − D agree, so
 
 Five instructions on registers of 512 bits do the work of 1024 multiplications and additions: `count.py` tells how the
 ones are counted. Bits behind the K-th are 0 in both and never differ.
+
+Where there are tiles (`tiles.py`) and many rows, nothing is counted: the bits of x become bytes +1 and −1 just before
+they are multiplied (`near.py`), by weights that have been bytes all along. That is quicker than any way of counting.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from typing import Any
 import numba
 import numpy as np
 
+from tinyqnn.kernels import tiled, tiles
 from tinyqnn.kernels.bits import BitGemm, strips
 from tinyqnn.kernels.count import ROWS, count_xor
 from tinyqnn.kernels.jit import get_num_threads, jit, share
 from tinyqnn.kernels.pack import NOT_SIGNS, as_signs, check_signs, empty_words, pack_signs, signs_to_words, words_of
-from tinyqnn.kernels.product import UNIT, UNITS, WIDTH, Rows, by_taps, panels
+from tinyqnn.kernels.product import UNIT, UNITS, WIDTH, Rows, by_taps, panels, sums_of
 from tinyqnn.kernels.simd import apply, cyclic, multiples, offsets, put_tile
 from tinyqnn.kernels.turns import leave, take
 
@@ -29,6 +33,7 @@ __all__ = ["BinaryGemm"]
 
 Array = np.ndarray
 
+MANY = 32  # rows from which tiles are quicker: then reading eight times as many bytes of weights is not what counts
 BLOCK = 128  # words of k at a time: 32 kB of a panel, and 4 kB of a tile's rows, stay in an L1 cache of 48 kB
 
 
@@ -94,6 +99,26 @@ def _pack_and_multiply(seat, blocks, x, count, refused, a, places, walk, b, star
     leave(seat)
 
 
+@jit
+def _pack_and_multiply_on_tiles(
+    seat, x, count, refused, table, words, places, steps, columns, b, height, cols, many, y
+):  # fmt: skip
+    """The same on tiles. A last tile is moved up: rows that another thread packs as well, with the same outcome."""
+    m, pairs, mine = len(places), len(columns) // 2, take(seat)
+    room = tiled.room(len(steps) // 2, pairs, b)
+    tiles.configure(table)
+    while mine >= 0:
+        first, last = mine * many, min(mine * many + many, m)
+        if not signs_to_words(min(first, m - height), last, x, count, places, words):
+            refused[0] = True
+        tiled.product(
+            words, places, first, last, steps, columns, b, 0, pairs, height, cols, room, tiles.address(y), None
+        )
+        mine = take(seat)
+    tiles.release()
+    leave(seat)
+
+
 class BinaryGemm(BitGemm):
     """`x · wᵀ` for matrices of +1 and −1: `w` (N, K) packed once, `x` (M, K), the result (M, N) int32, exact.
 
@@ -114,9 +139,12 @@ class BinaryGemm(BitGemm):
         self.values = signs.reshape(n, -1).astype(np.int8)
         self.tap_sums = signs.sum(-1, dtype=np.int64).T  # (taps, N)
         self.start = self.start_table(None)
+        self.on_tiles = self.compiled and tiles.allowed()
         if not self.compiled:
             check_signs(signs)
             return
+        self._taps = taps
+        self._last: tuple[Any, Any] = (None, None)  # the last walk, and the tiles for it
         words = np.empty((n, taps * words_of(c)), np.uint64)
         pack_signs(signs.reshape(n * taps, c), np.arange(n * taps) * words_of(c), words.reshape(-1))
         units = words.view(UNIT)
@@ -137,15 +165,25 @@ class BinaryGemm(BitGemm):
         x, threads = self._matrix(x), get_num_threads()
         if not self.compiled or len(x) < 64 * threads:
             return super().__call__(x, out)
-        signs, blocks, refused = as_signs(x), strips(len(x), self.shape[0], threads), np.zeros(1, np.bool_)
-        depth = words_of(x.shape[1])
-        packed = Rows(x.shape, empty_words(len(x) * depth), np.arange(len(x)) * depth, np.arange(depth))
-        y = np.empty((len(x), self.shape[0]), np.int32) if out is None else out
+        (m, k), n, refused = x.shape, self.shape[0], np.zeros(1, np.bool_)
+        many, piece = tiled.shares(m, n, words_of(k), threads)
+        if self.on_tiles and piece * tiled.PAIR < n:  # each row would be packed several times
+            return super().__call__(x, out)
+        signs, y = as_signs(x).reshape(-1), sums_of(m, n) if out is None else out
+        packed = Rows(x.shape, empty_words(m * words_of(k)), np.arange(m) * words_of(k), np.arange(words_of(k)))
         self.check(packed, y)
-        share(
-            _pack_and_multiply, len(blocks), blocks, signs.reshape(-1), x.shape[1], refused, *packed[1:4], self.panels,
-            self.start.reshape(-1), self.shape[0], y.reshape(-1),
-        )  # fmt: skip
+        if self.on_tiles:
+            table = tiles.shape(tiles.ROWS, min(n, tiles.COLUMNS))
+            share(
+                _pack_and_multiply_on_tiles, -(-m // many), signs, k, refused, table, *packed[1:3],
+                *self._tiles_for(packed.walk), tiles.ROWS, n, many, y.reshape(-1),
+            )  # fmt: skip
+        else:
+            blocks = strips(m, n, threads)
+            share(
+                _pack_and_multiply, len(blocks), blocks, signs, k, refused, *packed[1:4], self.panels,
+                self.start.reshape(-1), n, y.reshape(-1),
+            )  # fmt: skip
         if refused[0]:
             raise ValueError(NOT_SIGNS)
         return y
@@ -165,6 +203,28 @@ class BinaryGemm(BitGemm):
         """K; where a border hides a tap its bits are 0, which say +1: less the tap's weights."""
         table = np.full((1, len(missing) if missing is not None else 1, self.shape[0]), self.shape[1], np.int64)
         return (table if missing is None else table - missing.astype(np.int64) @ self.tap_sums).astype(np.int32)
+
+    def multiply_part(self, packed: Rows, part: int, y: Array) -> None:
+        """Write the product to `y`: on tiles, or by counting where rows are few or their sums start from a table."""
+        if not self.on_tiles or packed.shape[0] < MANY or packed.start is not None:
+            super().multiply_part(packed, part, y)
+            return
+        self.check(packed, y)
+        tiled.multiply(packed.data, packed.places, self._tiles_for(packed.walk), y)
+
+    def _tiles_for(self, walk: Array) -> tiled.Panels:
+        """The weights as bytes in tiles, made when they are first wanted, for rows that lie as such a walk says."""
+        known, panels = self._last
+        if known is not walk:
+            if panels is None:
+                n, c = self.shape[0], self.shape[1] // self._taps
+                padded = np.zeros((n, self._taps, 64 * words_of(c)), np.int8)
+                padded[:, :, :c] = self.values.reshape(n, self._taps, c)
+                groups = padded.reshape(n, -1).view("<i4").astype(np.int32)
+                panels = tiled.pack_panels(groups, ((0, groups.shape[1]),))
+            panels = panels._replace(steps=np.append(8 * walk, panels.steps[len(walk) :]))
+            self._last = walk, panels
+        return panels
 
     def loop(self, packed: Rows, part: int) -> tuple[Callable[..., object], tuple[Any, ...], int]:
         multiply = _multiply_tile if packed.shape[0] > ROWS // 2 else _multiply_row

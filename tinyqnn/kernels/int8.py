@@ -19,7 +19,7 @@ import numpy as np
 from tinyqnn.kernels import tiled, tiledconv, tiles
 from tinyqnn.kernels.jit import aligned, jit, run
 from tinyqnn.kernels.pack import as_bytes
-from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels
+from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels, sums_of
 from tinyqnn.kernels.requantize import Stairs
 from tinyqnn.kernels.simd import (
     LANES,
@@ -117,11 +117,11 @@ def _on_tiles(x, low, high, midrise, table, steps, columns, b, y):
     else:
         _place(0, rows, flat, count, places, data)
     if good:
-        here, gathered = tiled.space(4 * tiled.PAIR * tiled.PAIR, b), tiled.space(len(steps) * tiled.TILE, b)
+        pairs = len(columns) // 2
+        room = tiled.room(len(steps) // 2, pairs, b)
         tiles.configure(table)
         tiled.product(
-            data, places, 0, rows, steps, columns, b, 0, len(columns) // 2, height, cols, gathered, tiles.address(y),
-            here, None,
+            data, places, 0, rows, steps, columns, b, 0, pairs, height, cols, room, tiles.address(y), None,
         )  # fmt: skip
         tiles.release()
     return good
@@ -211,7 +211,7 @@ class Int8Gemm(IntegerGemm):
 
     def _at_once(self, x: Array, out: Array | None) -> Array:
         """A product too small for two threads: packing and tiles in one call."""
-        y = np.empty((len(x), self.shape[0]), np.int32) if out is None else out
+        y = sums_of(len(x), self.shape[0]) if out is None else out
         if out is not None:
             self.check(Rows(x.shape, x), y)
         table = tiles.shape(min(len(x), tiles.ROWS), min(self.shape[0], tiles.COLUMNS))
@@ -302,7 +302,8 @@ class Int8Gemm(IntegerGemm):
         if not len(y):
             return
         panels = self._panels(packed.walk)
-        tiled.multiply(packed.data, packed.places, panels, not self.unsigned, y, self._table(stairs))
+        octets = packed.data.view(np.uint8 if self.unsigned else np.int8)
+        tiled.multiply(octets, packed.places, panels, y, self._table(stairs))
 
     def _panels(self, walk: Array) -> tiled.Panels:
         """The weights as tiles for rows of such a walk."""

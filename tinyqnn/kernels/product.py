@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyqnn.kernels import reference, use_reference
-from tinyqnn.kernels.jit import get_num_threads, run
+from tinyqnn.kernels.jit import aligned, get_num_threads, run
 from tinyqnn.kernels.requantize import Stairs, staircase
 from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
-__all__ = ["COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows"]
+__all__ = ["COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows", "sums_of"]
 
 Array = np.ndarray
 
@@ -30,6 +30,7 @@ COLS = 2  # vectors in a panel
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS × COLS accumulators leave a few registers for what they are made of
 LARGEST = 2**31 - 1  # of int32
 _NONE = np.zeros(0, np.int64)
+_INT32 = np.dtype(np.int32)
 
 
 class Rows(NamedTuple):
@@ -67,7 +68,7 @@ class IntegerGemm:
 
     def multiply(self, packed: Rows, out: Array | None = None) -> Array:
         """The product with packed activations: (M, N) int32. `out` is int32, contiguous, (M, N)."""
-        y = np.empty((packed.shape[0], self.shape[0]), np.int32) if out is None else out
+        y = sums_of(packed.shape[0], self.shape[0]) if out is None else out
         self.multiply_part(packed, 0, y)
         return y
 
@@ -97,7 +98,7 @@ class IntegerGemm:
         if packed.shape[1] != self.shape[1]:
             raise ValueError(f"expected packed rows of K = {self.shape[1]} numbers, got {packed.shape}")
         m, n = packed.shape[0], self.shape[0]
-        if y.shape != (m, n) or y.dtype != np.int32 or not y.flags.c_contiguous:
+        if y.shape != (m, n) or y.dtype != _INT32 or not y.flags.c_contiguous:
             raise ValueError(f"expected out to be int32, contiguous, {(m, n)}, got {y.dtype}, {y.shape}")
 
     def twin(self, packed: Rows, part: int) -> tuple[Array, Array]:
@@ -121,6 +122,16 @@ class IntegerGemm:
         if x.ndim != 2 or x.shape[1] != self.shape[1]:
             raise ValueError(f"expected activations (M, {self.shape[1]}), got {x.shape}")
         return x
+
+
+def sums_of(m: int, n: int) -> Array:
+    """An uninitialised result (M, N) int32 on a cache line's boundary: sixteen sums that lie on two cost double.
+
+    >>> sums_of(2, 3).shape
+    (2, 3)
+    """
+    found: Array = aligned(m * n).view(np.int32).reshape(m, n)
+    return found
 
 
 def check_depth(k: int, largest: int) -> None:

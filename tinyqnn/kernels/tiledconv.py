@@ -144,8 +144,7 @@ def _convolve(
     height, cols, piece, near, y, stairs, refused,
 ):  # fmt: skip
     """Items, and for each `piece` pairs of tiles of w, of which `near` fit into the cache."""
-    data, sums = tiled.space(space, x), tiled.space(4 * tiled.PAIR * tiled.PAIR, x)
-    gathered = tiled.space(len(steps) * tiled.TILE, x)
+    data, room = tiled.space(space, x), tiled.room(len(steps) // 2, near, x)
     pairs, n, (lines, width), mine = len(columns) // 2, image[0], out, take(seat)
     tiles.configure(table)
     while mine >= 0:
@@ -161,8 +160,7 @@ def _convolve(
         to = tiles.address(y) + (images[0] * lines + first) * width * cols * y.itemsize
         for p in range(pair, end, near):
             tiled.product(
-                data, places[:rows], 0, rows, steps, columns, b, p, min(p + near, end), height, cols, gathered, to,
-                sums, stairs,
+                data, places[:rows], 0, rows, steps, columns, b, p, min(p + near, end), height, cols, room, to, stairs,
             )  # fmt: skip
         mine = take(seat)
     tiles.release()

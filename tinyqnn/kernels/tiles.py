@@ -37,9 +37,9 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import simd
 
-__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "configure", "copy_step", "dot_bytes", "expect", "load",
-           "numbers", "put", "put_bytes", "put_rows", "reach", "release", "shape", "store", "stream", "whole",
-           "zero"]  # fmt: skip
+__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "begin", "configure", "copy_step", "dot_bytes", "expect",
+           "load", "numbers", "put", "put_bytes", "put_rows", "put_signs", "reach", "release", "shape", "store",
+           "stream", "whole", "zero"]  # fmt: skip
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -159,6 +159,22 @@ def stream(typingctx: Any, tile: Any, where: Any, stride: Any) -> Any:
     return types.void(tile, types.intp, types.intp), codegen
 
 
+@intrinsic(prefer_literal=True)
+def begin(typingctx: Any, tile: Any, known: Any) -> Any:
+    """`tile = the 1024 bytes at known`, sums that are to be gone on with; 0 where that is no address but 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        number, where = tile.literal_value, args[1]
+        with builder.if_else(builder.icmp_unsigned("!=", where, where.type(0))) as (then, otherwise):
+            with then:
+                _emit(builder, f"tileloadd ($0,$1,1), %tmm{number}", where, where.type(STEP))
+            with otherwise:
+                _emit(builder, f"tilezero %tmm{number}")
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp), codegen
+
+
 @intrinsic
 def expect(typingctx: Any, where: Any) -> Any:
     """The tile of 1024 bytes at an address will be wanted soon: have it brought nearer."""
@@ -265,6 +281,21 @@ def copy_step(typingctx: Any, to: Any, where: Any) -> Any:
         value = builder.load(_pointer(builder, args[1], step))
         value.align = 1
         builder.store(value, _pointer(builder, args[0], step)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def put_signs(typingctx: Any, to: Any, where: Any) -> Any:
+    """`the 64 bytes at to = 64 signs`: −1 for each bit 1 of the 64-bit word at an address, 1 for each 0."""
+    octets = ir.VectorType(ir.IntType(8), STEP)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = builder.load(_pointer(builder, args[1], _ADDRESS))
+        negative = builder.bitcast(word, ir.VectorType(ir.IntType(1), STEP))
+        signs = builder.select(negative, ir.Constant(octets, [-1] * STEP), ir.Constant(octets, [1] * STEP))
+        builder.store(signs, _pointer(builder, args[0], octets)).align = 1
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), codegen
