@@ -91,18 +91,20 @@ def draw(results: dict) -> None:
 
 def tell(results: dict) -> str:
     """The products next to float32 ones, a line each, for a page."""
+    from tinyqnn.bench import gemm
+
     host, machine = results["host"], results["environment"]
+    wide = 12 if any(row.get("share_of_tiles") for row in results["cases"]) else 10
     lines = [
         f"{machine['processor']}, {host['threads']} threads; times as fast as float32, best calls (medians)",
         "",
-        f"{'rows × K × columns':<44}{'NumPy':>13}{'PyTorch':>13}{'of limit':>10}",
+        f"{'rows × K × columns':<44}{'NumPy':>13}{'PyTorch':>13}{'of limit':>{wide}}",
     ]
     for row in results["cases"]:
         if row["group"] in ("gemm", "gemv"):
             ratios = (row["ratio"].get(engine) for engine in ("numpy", "torch"))
             told = ("–" if r is None else f"{r['best']:.1f} ({r['median']:.1f})" for r in ratios)
-            part = "–" if row["share_of_limit"] is None else f"{row['share_of_limit']:.0%}"
-            lines.append(f"{row['case']:<44}" + "".join(f"{text:>13}" for text in told) + f"{part:>10}")
+            lines.append(f"{row['case']:<44}" + "".join(f"{text:>13}" for text in told) + f"{gemm.told(row):>{wide}}")
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyqnn import kernels, quant
-from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm, jit, shift, simd, tiles
+from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm, jit, shift, simd, tiled, tiles
 from tinyqnn.kernels.bitserial import KINDS, Alphabet, plan_pairs
 from tinyqnn.kernels.signbits import SignBits
 
@@ -68,14 +68,44 @@ def without_tiles(masked=True):
         yield
 
 
-@given(sizes, sizes, sizes, seeds)
-@example(1, 1, 1, 0)
-@example(200, 33, 64, 0)
-@example(5, 200, 5000, 0)  # several blocks of k
-def test_products_of_signs_are_exact(m, n, k, seed):
+@given(sizes, sizes, sizes, st.booleans(), seeds)
+@example(1, 1, 1, True, 0)
+@example(200, 33, 64, True, 0)
+@example(5, 200, 5000, True, 0)  # several blocks of k
+@example(100, 70, 1300, False, 0)  # on tiles, k in two parts: sums that are gone on with
+@example(70, 200, 5000, False, 1)  # in nine, and weights in several pieces
+@example(32, 9, 65, False, 0)  # narrow tiles, one strip
+@example(33, 40, 1152, False, 1)  # a strip of few rows behind a whole one
+def test_products_of_signs_are_exact(m, n, k, masked, seed):
     rng = np.random.default_rng(seed)
     w, x = draw(rng, "binary", 1, (n, k)), draw(rng, "binary", 1, (m, k)).astype([np.int8, np.float32][seed % 2])
-    same(BinaryGemm(w), x, plain(x, w))
+    with without_tiles(masked):
+        same(BinaryGemm(w), x, plain(x, w))
+
+
+@pytest.mark.skipif(kernels.use_reference() or not tiles.allowed(), reason="no tiles here")
+def test_many_rows_of_signs_go_to_tiles_and_others_are_counted(rng):
+    """Few rows, and those whose sums start from a table, as at the border of an image."""
+    w, x = draw(rng, "binary", 1, (37, 130)), draw(rng, "binary", 1, (64, 130))
+    g = BinaryGemm(w)
+    packed, calls = g.pack(x), []
+    with patch.object(tiled, "multiply", lambda *args: calls.append(args[0])):
+        g.multiply(packed)
+        assert calls[0] is packed.data
+        few = g.multiply(g.pack(x[:31]))
+        table = g.multiply(packed._replace(start=g.start + 5))
+        assert len(calls) == 1
+    assert np.array_equal(few, plain(x[:31], w))
+    assert np.array_equal(table, plain(x, w) + 5)
+    with without_tiles():
+        assert not BinaryGemm(w).on_tiles
+
+
+def test_results_begin_on_a_cache_line(rng):
+    w, x = draw(rng, "binary", 1, (3, 70)), draw(rng, "binary", 1, (5, 70))
+    for make in (BinaryGemm, Int8Gemm):
+        for _ in range(3):
+            assert make(w).multiply(make(w).pack(x)).__array_interface__["data"][0] % 64 == 0
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -88,7 +118,7 @@ def test_many_rows_from_codes_are_those_of_packed_ones(rng, make, dtype, threads
     w, before = draw(rng, "binary", 1, (37, 192)), jit.get_num_threads()
     try:
         jit.set_num_threads(threads)
-        for m in (70, 141, 333):
+        for m in (70, 141, 145, 333):
             for x in (draw(rng, "binary", 1, (m, 192)).astype(dtype), draw(rng, "binary", 1, (192, m)).astype(dtype).T):
                 g, out = make(w), np.full((m, 37), 7, np.int32)
                 assert g(x, out) is out

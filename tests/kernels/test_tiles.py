@@ -9,8 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from tinyqnn.kernels import Int8Gemm, jit, simd, tiled, tiles, turns, use_reference
+from tinyqnn.kernels import Int8Gemm, jit, pages, simd, tiled, tiles, turns, use_reference
 from tinyqnn.kernels.jit import aligned
+from tinyqnn.kernels.pack import pack_words
 
 needs_tiles = pytest.mark.skipif(use_reference() or not tiles.allowed(), reason="no tiles here")
 
@@ -41,6 +42,56 @@ def test_a_product_of_two_tiles(rng, signed, rows, columns):
     w = b.reshape(16, 16, 4).transpose(0, 2, 1).reshape(64, 16)[:, :columns].astype(int)  # four, column, k -> k, column
     assert np.array_equal(y[:rows], x @ w)
     assert (y[rows:] == 7).all()
+
+
+@jit.jit
+def _begun(table, before, y, known):
+    tiles.configure(table)
+    tiles.load(0, tiles.address(before), 64)
+    tiles.begin(0, tiles.address(before) if known else 0)
+    tiles.store(0, tiles.address(y), 64)
+    tiles.release()
+
+
+@needs_tiles
+def test_sums_begin_with_those_that_are_known_or_with_0(rng):
+    before, y = aligned(256).view(np.int32), aligned(256).view(np.int32)
+    before[:] = rng.integers(-100, 100, 256)
+    for known in (True, False):
+        _begun(tiles.shape(16, 16), before, y, known)
+        assert np.array_equal(y, before * known)
+
+
+@jit.jit
+def _widen(y, words):
+    tiles.put_signs(tiles.address(y), tiles.address(words))
+
+
+@pytest.mark.skipif(use_reference(), reason="compiled code alone")
+def test_a_word_becomes_64_signs(rng):
+    signs, y = rng.choice(np.array([-1, 1], np.int8), 64), np.full(65, 7, np.int8)
+    _widen(y, pack_words((signs < 0).astype(np.uint8)))
+    assert np.array_equal(y, [*signs, 7])
+
+
+def test_large_pages_are_zeros_that_begin_where_one_begins():
+    data = pages.large(3_000_000)
+    assert data.shape == (3_000_000,)
+    assert not data.any()
+    assert data.__array_interface__["data"][0] % pages.PAGE == 0
+    data[:] = 1
+    assert data.sum(dtype=int) == 3_000_000
+
+
+@pytest.mark.parametrize("m", [1, 31, 64, 333, 5000])
+@pytest.mark.parametrize("n", [5, 64, 1000])
+@pytest.mark.parametrize("depth", [1, 16, 130])
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_shares_are_whole_blocks_of_what_there_is(m, n, depth, threads):
+    many, piece = tiled.shares(m, n, depth, threads)
+    assert many == m if threads == 1 else many % tiled.PAIR == 0
+    assert 1 <= piece <= -(-n // tiled.PAIR)
+    assert piece == 1 or piece * depth * 2 * tiled.TILE <= tiled.CACHED
 
 
 @needs_tiles

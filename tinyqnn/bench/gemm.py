@@ -410,8 +410,9 @@ def first_calls() -> dict[str, float]:
 def share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
     """Which part of the processor's limit a case reaches, a pair of planes counted as a product of its own.
 
-    Bits are held against the fastest of the loops that count them, bytes against tiles where there are any. For one row
-    memory is the limit, for shifts additions of bytes: these get None.
+    Bits are held against the fastest of the loops that count them, bytes against tiles where there are any. Above 1 the
+    work is not done by counting any more: see `tiles_share`. For one row memory is the limit, for shifts additions of
+    bytes: these get None.
     """
     kernel, (w, x) = row["serves"], row["bits"]
     if kernel == "shift" or (row["group"] != "layer" and row["shape"][0] == 1):
@@ -420,29 +421,45 @@ def share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
     return row["operations"] / row["seconds"]["tinyqnn"]["best"] / limit
 
 
+def tiles_share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
+    """For bits of many rows that become bytes on tiles: which part of the tiles' limit they reach; None for others."""
+    if row["serves"] != "binary" or row["group"] != "gemm" or not found.get("tiles"):
+        return None
+    return row["operations"] / row["seconds"]["tinyqnn"]["best"] / found["limits"]["tiles"]
+
+
+def told(row: dict[str, Any]) -> str:
+    """The share of the limit, and for bits on tiles that of the tiles' limit behind it.
+
+    >>> told({"share_of_limit": 1.1, "share_of_tiles": 0.5}), told({"share_of_limit": None})
+    ('110% (50%)', '–')
+    """
+    part, tiled = row["share_of_limit"], row.get("share_of_tiles")
+    return "–" if part is None else f"{part:.0%}" + ("" if tiled is None else f" ({tiled:.0%})")
+
+
 def run(groups: list[str], threads: int = 2, rounds: int = 8) -> dict[str, Any]:
     """Measure the groups of cases named, and the processor in between."""
     cases = [case for case in CASES if case.group in groups]
     rows = measure(cases, threads, rounds)
     found = host(threads)
     for row in rows:
-        row["share_of_limit"] = share(row, found)
+        row["share_of_limit"], row["share_of_tiles"] = share(row, found), tiles_share(row, found)
     return {"host": found, "cases": rows}
 
 
 def table(results: dict[str, Any]) -> str:
-    """The figures, a line a case: our time, the ratios of best calls and (of medians), the share of the limit."""
+    """The figures, a line a case: our time, ratios of best calls and (of medians), the share of the limit (tiles)."""
     engines = {"numpy": "NumPy", "torch": "PyTorch", "torch channels-last": "ch.-last", "onnxruntime": "ONNX int8"}
     head = f"{'best call, times as fast (median)':<40}{'ms':>8} {'Gop/s':>7}"
-    lines = [head + "".join(f"{name:>14}" for name in engines.values()) + f"{'of limit':>10}{'first call':>12}"]
+    lines = [head + "".join(f"{name:>14}" for name in engines.values()) + f"{'of limit':>12}{'first call':>12}"]
     for row in results["cases"]:
         best = row["seconds"]["tinyqnn"]["best"]
         line = f"{row['case']:<40}{best * 1e3:>8.3f} {row['operations'] / best / 1e9:>7,.0f}"
         for engine in engines:
             ratio = row["ratio"].get(engine)
             line += f"{'–':>14}" if ratio is None else f"{ratio['best']:>6.1f} ({ratio['median']:.1f})".rjust(14)
-        part = row["share_of_limit"]
-        lines.append(line + (f"{'–':>10}" if part is None else f"{part:>9.0%} ") + f"{row['first_call']:>10.2f} s")
+        lines.append(f"{line}{told(row):>12}{row['first_call']:>10.2f} s")
     return "\n".join(lines)
 
 

@@ -35,6 +35,8 @@ _SUBMODULES = frozenset(
         "simd",
         "tiles",
         "tiled",
+        "near",
+        "pages",
         "tiledconv",
         "conv",
         "gemm",

@@ -7,9 +7,10 @@ few pairs; how many depends on how well the processor counts bits, and for one r
     many            up to 4 pairs                   1               none
     up to 3         up to 16                        up to 16        up to 16
 
-Tiles (`tiles.py`) multiply bytes about as fast as a popcount multiplies bits, and bytes step up to codes in the same
-pass, so they have even the single pair. `tinyqnn bench gemm` measures the pairs of the table again, and a test holds
-the table against what it wrote.
+Tiles (`tiles.py`) multiply bytes faster than a popcount multiplies bits, and bytes step up to codes in the same pass,
+so they have even the single pair: whoever begins with codes in bytes need not pack them first. Who has packed signs
+already gives them to `BinaryGemm`, which widens them on the way to the same tiles. `tinyqnn bench gemm` measures the
+pairs of the table again, and a test holds the table against what it wrote.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The most that this processor can do: the micro-kernels' steps on registers alone, without a load or a store.
 
-No product of the kind can be faster than its loop here, so what a product reaches is a share of it.
+No product of the kind can be faster than its loop here, so what a product reaches is a share of it. A product of signs
+that reaches more than the loops that count bits does not count: its bits became bytes on the way to a tile.
 """
 
 from __future__ import annotations
