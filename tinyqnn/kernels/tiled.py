@@ -275,7 +275,7 @@ def shares(m: int, n: int, depth: int, threads: int) -> tuple[int, int]:
     """How many rows, and pairs of tiles of w, a thread takes at a time.
 
     >>> shares(1024, 1024, 16, 1), shares(1024, 1024, 16, 2), shares(16384, 64, 9, 2), shares(64, 1024, 16, 2)
-    ((1024, 32), (32, 32), (480, 2), (32, 8))
+    ((1024, 32), (32, 32), (448, 2), (32, 8))
     """
     pairs = -(-n // PAIR)
     piece = min(pairs, max(1, CACHED // (depth * 2 * TILE)))
