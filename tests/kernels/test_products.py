@@ -14,7 +14,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyqnn import kernels, quant
-from tinyqnn.kernels import BinaryGemm, BitSerialGemm, Int8Gemm, ShiftGemm, jit, shift, simd, tiled, tiles
+from tinyqnn.kernels import (
+    BinaryGemm,
+    BitSerialGemm,
+    Int8Gemm,
+    ShiftGemm,
+    binary,
+    jit,
+    shift,
+    simd,
+    tiled,
+    tiles,
+    turns,
+)
 from tinyqnn.kernels.bitserial import KINDS, Alphabet, plan_pairs
 from tinyqnn.kernels.signbits import SignBits
 
@@ -99,6 +111,31 @@ def test_many_rows_of_signs_go_to_tiles_and_others_are_counted(rng):
     assert np.array_equal(table, plain(x, w) + 5)
     with without_tiles():
         assert not BinaryGemm(w).on_tiles
+
+
+@pytest.mark.skipif(kernels.use_reference() or not tiles.allowed(), reason="no tiles here")
+def test_who_multiplies_a_tile_that_was_moved_up_has_packed_all_of_its_rows(rng):
+    """Of 141 rows the last item has 13, and its tile begins among those that the item before has not packed yet."""
+    w, x = draw(rng, "binary", 1, (37, 192)), draw(rng, "binary", 1, (141, 192)).astype(np.int8)
+    before = jit.get_num_threads()
+
+    def the_last_alone(kernel, items, *args):
+        job = jit._Job()
+        job.items, job.ranges = items, items
+        for other in range(items - 1):
+            job.numbers[turns.LINE * (1 + other)] = 1  # taken
+        kernel(job.sit(items - 1), *args)
+
+    try:
+        jit.set_num_threads(2)
+        with patch.object(binary, "share", the_last_alone), patch.object(binary, "empty_words", zero_words):
+            assert np.array_equal(BinaryGemm(w)(x)[125:], plain(x, w)[125:])
+    finally:
+        jit.set_num_threads(before)
+
+
+def zero_words(count):
+    return np.zeros(count, np.uint64)
 
 
 def test_results_begin_on_a_cache_line(rng):
