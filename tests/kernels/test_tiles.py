@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tinyqnn.kernels import Int8Gemm, jit, pages, simd, tiled, tiles, turns, use_reference
+from tinyqnn.kernels import Int8Gemm, jit, simd, tiled, tiles, turns, use_reference
 from tinyqnn.kernels.jit import aligned
 from tinyqnn.kernels.pack import pack_words
 
@@ -72,15 +72,6 @@ def test_a_word_becomes_64_signs(rng):
     signs, y = rng.choice(np.array([-1, 1], np.int8), 64), np.full(65, 7, np.int8)
     _widen(y, pack_words((signs < 0).astype(np.uint8)))
     assert np.array_equal(y, [*signs, 7])
-
-
-def test_large_pages_are_zeros_that_begin_where_one_begins():
-    data = pages.large(3_000_000)
-    assert data.shape == (3_000_000,)
-    assert not data.any()
-    assert data.__array_interface__["data"][0] % pages.PAGE == 0
-    data[:] = 1
-    assert data.sum(dtype=int) == 3_000_000
 
 
 @pytest.mark.parametrize("m", [1, 31, 64, 333, 5000])

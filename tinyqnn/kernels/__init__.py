@@ -36,7 +36,6 @@ _SUBMODULES = frozenset(
         "tiles",
         "tiled",
         "near",
-        "pages",
         "tiledconv",
         "conv",
         "gemm",

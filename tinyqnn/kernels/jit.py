@@ -21,7 +21,6 @@ They also stall threaded BLAS, and BLAS them, so products go through our own til
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import threading
 import time
@@ -104,15 +103,12 @@ def _threads_asked() -> int:
     return int(text)
 
 
-_Numbers = ctypes.c_int64 * turns.SIZE
-
-
 class _Job:
     """A loop that threads share: its numbers (see `turns.py`), and what each thread calls with its seat."""
 
     def __init__(self) -> None:
-        self.numbers = _Numbers()  # made in a microsecond; an array whose caches were swept takes ten
-        self.address = ctypes.addressof(self.numbers)
+        self.numbers = np.zeros(turns.SIZE, np.int64)
+        self.address = address(self.numbers)
         self.items, self.ranges = 0, 1
         self.call: Callable[[np.ndarray], object] | None = None
         self.error: BaseException | None = None

@@ -28,7 +28,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from tinyqnn.kernels import pages, tiles
+from tinyqnn.kernels import tiles
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, share
 from tinyqnn.kernels.near import TILE, bring, parts
 from tinyqnn.kernels.simd import at
@@ -44,7 +44,6 @@ AHEAD = 12  # steps: so far before a tile of w is wanted it is asked for, where 
 CACHED = 1 << 20  # bytes of w that a core keeps at hand
 PAYS = 1 << 24  # products of two bytes from which a second thread pays
 EACH = 1 << 24  # of them that a thread takes at a time: some 8 µs
-LARGE = 1 << 19  # bytes from which arrays lie in large pages
 
 
 class Panels(NamedTuple):
@@ -62,8 +61,6 @@ class Panels(NamedTuple):
 
 def aligned_bytes(count: int) -> Array:
     """`count` uninitialised bytes that begin on a cache line, and a step more that may be read."""
-    if count >= LARGE:
-        return pages.large(count + tiles.STEP)
     found: Array = aligned(-(-(count + tiles.STEP) // 4)).view(np.int8)
     return found
 
