@@ -15,6 +15,7 @@ they are multiplied (`near.py`), by weights that have been bytes all along. That
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -119,6 +120,12 @@ def _pack_and_multiply_on_tiles(
     leave(seat)
 
 
+@lru_cache(maxsize=16)
+def _layout(rows: int, depth: int) -> tuple[Array, Array]:
+    """Where rows of `depth` words begin, one behind the other, and the words of each."""
+    return np.arange(rows) * depth, np.arange(depth)
+
+
 class BinaryGemm(BitGemm):
     """`x · wᵀ` for matrices of +1 and −1: `w` (N, K) packed once, `x` (M, K), the result (M, N) int32, exact.
 
@@ -157,9 +164,9 @@ class BinaryGemm(BitGemm):
         if not self.compiled:
             return Rows(x.shape, self.numbers(x))
         depth = words_of(x.shape[1])
-        words, places = empty_words(len(x) * depth), np.arange(len(x)) * depth
-        pack_signs(x, places, words)
-        return Rows(x.shape, words, places, np.arange(depth))
+        words, layout = empty_words(len(x) * depth), _layout(len(x), depth)
+        pack_signs(x, layout[0], words)
+        return Rows(x.shape, words, *layout)
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         x, threads = self._matrix(x), get_num_threads()
@@ -170,7 +177,7 @@ class BinaryGemm(BitGemm):
         if self.on_tiles and piece * tiled.PAIR < n:  # each row would be packed several times
             return super().__call__(x, out)
         signs, y = as_signs(x).reshape(-1), sums_of(m, n) if out is None else out
-        packed = Rows(x.shape, empty_words(m * words_of(k)), np.arange(m) * words_of(k), np.arange(words_of(k)))
+        packed = Rows(x.shape, empty_words(m * words_of(k)), *_layout(m, words_of(k)))
         self.check(packed, y)
         if self.on_tiles:
             table = tiles.shape(tiles.ROWS, min(n, tiles.COLUMNS))
