@@ -177,19 +177,44 @@ def test_what_is_no_sign_is_refused_among_many_rows_as_well(rng):
         g(x, np.zeros((300, 6), np.int32))
 
 
-@given(sizes, sizes, sizes, alphabets, alphabets, seeds)
-@example(3, 40, 5000, ("signed", 3), ("midrise", 2), 0)
-@example(9, 17, 65, ("residual", 2), ("residual", 3), 0)
-@example(1, 70, 5000, ("signed", 2), ("midrise", 6), 0)  # groups of planes against one row
-@example(2, 33, 65, ("residual", 2), ("ternary", 2), 0)
-def test_bit_serial_products_of_any_kinds_and_widths_are_exact(m, n, k, w_alphabet, x_alphabet, seed):
+@given(sizes, sizes, sizes, alphabets, alphabets, st.booleans(), seeds)
+@example(3, 40, 5000, ("signed", 3), ("midrise", 2), True, 0)
+@example(40, 40, 5000, ("signed", 3), ("midrise", 2), True, 0)
+@example(9, 17, 65, ("residual", 2), ("residual", 3), False, 0)
+@example(1, 70, 5000, ("signed", 2), ("midrise", 6), False, 0)  # groups of planes against one row
+@example(2, 33, 65, ("residual", 2), ("ternary", 2), False, 0)
+@example(33, 17, 130, ("zoom", 6), ("midrise", 6), False, 0)  # on tiles, the widest that bytes hold
+@example(33, 17, 130, ("unsigned", 7), ("signed", 7), False, 0)
+@example(33, 17, 130, ("signed", 8), ("unsigned", 8), False, 0)  # and too wide for them
+def test_bit_serial_products_of_any_kinds_and_widths_are_exact(m, n, k, w_alphabet, x_alphabet, masked, seed):
     rng = np.random.default_rng(seed)
     w, x = draw(rng, *w_alphabet, (n, k)), draw(rng, *x_alphabet, (m, k))
     wide_w, wide_x = value(*w_alphabet, w), value(*x_alphabet, x)
     if w_alphabet[0] == x_alphabet[0] == "residual":
         wide_w = wide_w[:, None]
-    g = BitSerialGemm(w, w_alphabet[1], w_alphabet[0], x_alphabet[1], x_alphabet[0])
-    same(g, x, plain(wide_x, wide_w))
+    with without_tiles(masked):
+        g = BitSerialGemm(w, w_alphabet[1], w_alphabet[0], x_alphabet[1], x_alphabet[0])
+        same(g, x, plain(wide_x, wide_w))
+
+
+@pytest.mark.skipif(kernels.use_reference() or not tiles.allowed(), reason="no tiles here")
+def test_planes_of_many_rows_go_to_tiles_and_others_are_counted(rng):
+    """Few rows, those whose sums start from a table, and numbers that no byte holds."""
+    w, x = draw(rng, "midrise", 2, (37, 130)), draw(rng, "unsigned", 3, (64, 130))
+    g, expected = BitSerialGemm(w, 2, "midrise", 3), plain(x, 2 * w.astype(int) + 1)
+    packed, calls = g.pack(x), []
+    with patch.object(tiled, "multiply", lambda *args: calls.append(args)):
+        g.multiply(packed)
+        assert len(calls) == 1
+        few = g.multiply(g.pack(x[:31]))
+        table = g.multiply(packed._replace(start=g.start + 5))
+        wide = BitSerialGemm(w, 2, "midrise", 8)(x)
+        assert len(calls) == 1
+    assert np.array_equal(few, expected[:31])
+    assert np.array_equal(table, expected + 5)
+    assert np.array_equal(wide, expected)
+    with without_tiles():
+        assert not BitSerialGemm(w, 2, "midrise", 3).on_tiles
 
 
 @given(sizes, sizes, sizes, st.booleans(), st.booleans(), seeds)

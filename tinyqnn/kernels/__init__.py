@@ -36,6 +36,7 @@ _SUBMODULES = frozenset(
         "tiles",
         "tiled",
         "near",
+        "widened",
         "tiledconv",
         "conv",
         "gemm",

@@ -26,15 +26,15 @@ from tinyqnn.kernels.bits import BitGemm, strips
 from tinyqnn.kernels.count import ROWS, count_xor
 from tinyqnn.kernels.jit import get_num_threads, jit, share
 from tinyqnn.kernels.pack import NOT_SIGNS, as_signs, check_signs, empty_words, pack_signs, signs_to_words, words_of
-from tinyqnn.kernels.product import UNIT, UNITS, WIDTH, Rows, by_taps, panels, sums_of
+from tinyqnn.kernels.product import MANY, UNIT, UNITS, WIDTH, Rows, by_taps, panels, sums_of
 from tinyqnn.kernels.simd import apply, cyclic, multiples, offsets, put_tile
 from tinyqnn.kernels.turns import leave, take
+from tinyqnn.kernels.widened import byte_panels
 
 __all__ = ["BinaryGemm"]
 
 Array = np.ndarray
 
-MANY = 32  # rows from which tiles are quicker: then reading eight times as many bytes of weights is not what counts
 BLOCK = 128  # words of k at a time: 32 kB of a panel, and 4 kB of a tile's rows, stay in an L1 cache of 48 kB
 
 
@@ -224,11 +224,7 @@ class BinaryGemm(BitGemm):
         known, panels = self._last
         if known is not walk:
             if panels is None:
-                n, c = self.shape[0], self.shape[1] // self._taps
-                padded = np.zeros((n, self._taps, 64 * words_of(c)), np.int8)
-                padded[:, :, :c] = self.values.reshape(n, self._taps, c)
-                groups = padded.reshape(n, -1).view("<i4").astype(np.int32)
-                panels = tiled.pack_panels(groups, ((0, groups.shape[1]),))
+                panels = byte_panels(self.values.reshape(self.shape[0], self._taps, -1))
             panels = panels._replace(steps=np.append(8 * walk, panels.steps[len(walk) :]))
             self._last = walk, panels
         return panels

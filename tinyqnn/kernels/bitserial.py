@@ -33,14 +33,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyqnn.kernels import tiled, tiles
 from tinyqnn.kernels.bitrow import multiply_rows, plan_row, row_sum, shifted
 from tinyqnn.kernels.bits import BitGemm
 from tinyqnn.kernels.count import ROWS, count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
-from tinyqnn.kernels.product import COLS, UNIT, UNITS, WIDTH, Rows, by_taps, panels
+from tinyqnn.kernels.product import COLS, MANY, UNIT, UNITS, WIDTH, Rows, by_taps, panels
 from tinyqnn.kernels.simd import add_to_rows, apply, cyclic, multiples, offsets, put_tile, zeros
 from tinyqnn.kernels.turns import leave, take
+from tinyqnn.kernels.widened import GROUPS, byte_panels, widen
 
 __all__ = ["KINDS", "Alphabet", "BitSerialGemm"]
 
@@ -203,7 +205,8 @@ class BitSerialGemm(BitGemm):
                            factor the b signs come first: (bits, M, N), and with two (bits, x_bits, M, N)
 
     `codes` may be (N, taps, C), as a convolution wants it. The cost is one product of bits for each pair of planes:
-    from about five pairs on `Int8Gemm` is faster (`fastest.py` has the table).
+    from about five pairs on `Int8Gemm` is faster (`fastest.py` has the table). On a processor with tiles, where bytes
+    are quicker than a single pair, planes of many rows are widened to bytes (`widened.py`).
 
     >>> g = BitSerialGemm(np.array([[1, -1, 0]]), 2, "ternary", 3, "unsigned")
     >>> g(np.array([[7, 2, 5]])).tolist()
@@ -229,6 +232,9 @@ class BitSerialGemm(BitGemm):
         self.tap_sums = np.repeat(stacked.sum(-1, dtype=np.int64).transpose(0, 2, 1), x_parts, 0)  # (parts, taps, N)
         self.start = self.start_table(None)
         self.back = False  # which way the last call read the weights
+        widest = max(self.alphabet.largest, self.x_alphabet.largest)
+        self.on_tiles = self.compiled and not self.lead and widest <= 127 and tiles.allowed()
+        self._tiles: tiled.Panels | None = None  # the weights as bytes, made when they are first wanted
         if not self.compiled:
             return
         planes = len(self.alphabet.planes)
@@ -285,6 +291,17 @@ class BitSerialGemm(BitGemm):
         for part, matrix in enumerate(y.reshape(-1, *y.shape[-2:])):
             self.multiply_part(packed, part, matrix)
         return y
+
+    def multiply_part(self, packed: Rows, part: int, y: Array) -> None:
+        """Write one product to `y`: on tiles, or by counting where rows are few or their sums start from a table."""
+        if not self.on_tiles or packed.shape[0] < MANY or packed.start is not None:
+            super().multiply_part(packed, part, y)
+            return
+        self.check(packed, y)
+        if self._tiles is None:
+            self._tiles = byte_panels(self.values.astype(np.int8))
+        octets = widen(packed, self.x_alphabet.weights, self.x_alphabet.constant)
+        tiled.multiply(octets, np.arange(len(y)) * (GROUPS * len(packed.walk)), self._tiles, y)
 
     def twin(self, packed: Rows, part: int) -> tuple[Array, Array]:
         """The two matrices of values of one part."""

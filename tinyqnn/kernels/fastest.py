@@ -9,8 +9,9 @@ few pairs; how many depends on how well the processor counts bits, and for one r
 
 Tiles (`tiles.py`) multiply bytes faster than a popcount multiplies bits, and bytes step up to codes in the same pass,
 so they have even the single pair: whoever begins with codes in bytes need not pack them first. Who has packed signs
-already gives them to `BinaryGemm`, which widens them on the way to the same tiles. `tinyqnn bench gemm` measures the
-pairs of the table again, and a test holds the table against what it wrote.
+already gives them to `BinaryGemm`, which widens them on the way to the same tiles, and who has planes gives them to
+`BitSerialGemm`, which does likewise. `tinyqnn bench gemm` measures the pairs of the table again, and a test holds the
+table against what it wrote.
 """
 
 from __future__ import annotations

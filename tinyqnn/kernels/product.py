@@ -22,12 +22,13 @@ from tinyqnn.kernels.jit import aligned, get_num_threads, run
 from tinyqnn.kernels.requantize import Stairs, staircase
 from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
-__all__ = ["COLS", "ROWS", "WIDTH", "IntegerGemm", "Rows", "sums_of"]
+__all__ = ["COLS", "MANY", "ROWS", "WIDTH", "IntegerGemm", "Rows", "sums_of"]
 
 Array = np.ndarray
 
 COLS = 2  # vectors in a panel
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS × COLS accumulators leave a few registers for what they are made of
+MANY = 32  # rows of bits from which tiles are quicker: then reading eight times as many bytes of weights costs little
 LARGEST = 2**31 - 1  # of int32
 _NONE = np.zeros(0, np.int64)
 _INT32 = np.dtype(np.int32)

@@ -37,9 +37,32 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import simd
 
-__all__ = ["COLUMNS", "ROWS", "STEP", "address", "allowed", "begin", "configure", "copy_step", "dot_bytes", "expect",
-           "load", "numbers", "put", "put_bytes", "put_rows", "put_signs", "reach", "release", "shape", "store",
-           "stream", "whole", "zero"]  # fmt: skip
+__all__ = [
+    "COLUMNS",
+    "ROWS",
+    "STEP",
+    "address",
+    "allowed",
+    "begin",
+    "configure",
+    "copy_step",
+    "dot_bytes",
+    "expect",
+    "load",
+    "numbers",
+    "put",
+    "put_bytes",
+    "put_rows",
+    "put_signs",
+    "put_sum",
+    "reach",
+    "release",
+    "shape",
+    "store",
+    "stream",
+    "whole",
+    "zero",
+]
 
 ROWS = 16  # of a tile
 COLUMNS = 16  # numbers of 32 bits in a row
@@ -299,6 +322,35 @@ def put_signs(typingctx: Any, to: Any, where: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def put_sum(typingctx: Any, to: Any, where: Any, apart: Any, weights: Any, count: Any, constant: Any) -> Any:
+    """`the 64 bytes at to = constant + Σ_p weights[p] · bits`: of `count` words of 64 bits, `apart` bytes from another.
+
+    `weights` is the address of as many bytes; sums are taken modulo 256.
+    """
+    octet = ir.IntType(8)
+    octets = ir.VectorType(octet, STEP)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        to, where, apart, weights, count, constant = args
+
+        def everywhere(number: Any) -> Any:
+            one = builder.insert_element(ir.Constant(octets, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), STEP), None))
+
+        total = cgutils.alloca_once_value(builder, everywhere(builder.trunc(constant, octet)))
+        with cgutils.for_range(builder, count) as loop:
+            word = builder.load(_pointer(builder, builder.add(where, builder.mul(loop.index, apart)), _ADDRESS))
+            weight = builder.load(_pointer(builder, builder.add(weights, loop.index), octet))
+            chosen = builder.bitcast(word, ir.VectorType(ir.IntType(1), STEP))
+            term = builder.select(chosen, everywhere(weight), ir.Constant(octets, None))
+            builder.store(builder.add(builder.load(total), term), total)
+        builder.store(builder.load(total), _pointer(builder, to, octets)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), codegen
 
 
 @intrinsic
