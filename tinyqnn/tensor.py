@@ -63,6 +63,11 @@ def is_recording() -> bool:
     return _State.recording
 
 
+def is_unseen() -> bool:
+    """Will nobody ask for what operations were given, neither a derivative nor an observer?"""
+    return not (_State.recording or _State.observers)
+
+
 def wants_parts() -> bool:
     """Does an observer look on who wants to see operations one by one?"""
     return any(observer.parts for observer in _State.observers)

@@ -291,6 +291,37 @@ class TestModes:
             x = layer(x)
         np.testing.assert_array_equal(y.data, x.data)
 
+    @pytest.mark.parametrize("relu", [[], [nn.ReLU()]])
+    @pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.BatchNorm2d(8).eval()])
+    def test_a_norm_writes_over_what_a_layer_made_for_it_alone(self, norm, relu, rng):
+        """And over nothing that somebody else may have: a first module's input, what another module keeps."""
+
+        class Keeps(nn.Conv2d):
+            def forward(self, x):
+                self.kept = super().forward(x)
+                return self.kept
+
+        conv, keeps = (kind(3, 8, 3, rng=np.random.default_rng(0)) for kind in (nn.Conv2d, Keeps))
+        x = Tensor(rng.normal(size=(4, 3, 20, 20)).astype(np.float32))
+        made = conv(x)
+        before = made.data.copy()
+        expected = nn.Sequential(conv, copy.deepcopy(norm), *relu)(x)
+        with tq.no_grad():
+            for layers, given in (((conv,), x), ((), made), ((keeps,), x), ((nn.Identity(),), made)):
+                y = nn.Sequential(*layers, copy.deepcopy(norm), *relu)(given)
+                np.testing.assert_array_equal(y.data, expected.data)
+            np.testing.assert_array_equal(made.data, before)
+            np.testing.assert_array_equal(keeps.kept.data, before)
+            assert np.shares_memory(F.batch_norm(made, np.zeros(8), np.ones(8), inplace=True).data, made.data)
+
+    def test_nothing_is_written_over_while_somebody_looks_on_or_it_is_recorded(self, rng):
+        x = Tensor(rng.normal(size=(4, 8, 20, 20)).astype(np.float32), requires_grad=True)
+        before = x.data.copy()
+        F.batch_norm_relu(x, np.zeros(8), np.ones(8), inplace=True)
+        with tq.no_grad(), Observer():
+            F.batch_norm_relu(x, np.zeros(8), np.ones(8), inplace=True)
+        np.testing.assert_array_equal(x.data, before)
+
     def test_lstm_drops_between_layers_in_training_only(self, rng):
         layer = nn.LSTM(2, 3, num_layers=2, dropout=0.9)
         x = Tensor(rng.normal(size=(4, 2, 2)).astype(np.float32))

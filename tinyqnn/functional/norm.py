@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyqnn.functional.activation import relu_grad
 from tinyqnn.kernels import channels
-from tinyqnn.tensor import Array, Function, Node, Tensor
+from tinyqnn.tensor import Array, Function, Node, Tensor, is_unseen
 
 
 class BatchNorm(Function):
@@ -26,6 +26,7 @@ class BatchNorm(Function):
         training: bool,
         momentum: float,
         eps: float,
+        inplace: bool = False,
         plus: Array | None = None,  # these two are for BatchNormReLU
         floor: float = -np.inf,
     ) -> Array:
@@ -43,7 +44,7 @@ class BatchNorm(Function):
         scale = inv if weight is None else inv * weight
         shift = np.zeros_like(mean) if bias is None else bias
         ctx.save(x, mean, inv, scale, shift, of_batch, floor if plus is None else -np.inf)
-        return channels.affine(x, mean, scale, shift, floor, plus)
+        return channels.affine(x, mean, scale, shift, floor, plus, inplace)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
@@ -87,20 +88,25 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    inplace: bool = False,
 ) -> Tensor:
-    """Normalise each channel; arguments in PyTorch's order.
+    """Normalise each channel; arguments in PyTorch's order, and one more.
 
     input                       (N, C) or (N, C, …): statistics are over all axes but C
     running_mean, running_var   (C,) arrays, updated in place in training: r ← r + momentum · (batch's − r), where the
                                 batch's variance is the unbiased one; used as they are in evaluation
     weight, bias                γ and β, (C,) or None
+    inplace                     the result may be written over the input, where nothing is recorded and nobody looks on
 
     >>> batch_norm(Tensor([[1.0], [3.0]]), training=True, eps=0).data.tolist()
     [[-1.0], [1.0]]
     """
     averages = {"running_mean": running_mean, "running_var": running_var}
     _check(input, training, {**averages, "weight": weight, "bias": bias})
-    return BatchNorm.apply(input, weight, bias, **averages, training=training, momentum=momentum, eps=eps)
+    options: dict[str, Any] = {**averages, "training": training, "momentum": momentum, "eps": eps}
+    if inplace and is_unseen():
+        options["inplace"] = True
+    return BatchNorm.apply(input, weight, bias, **options)
 
 
 def batch_norm_relu(
@@ -113,10 +119,12 @@ def batch_norm_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     plus: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """`relu(batch_norm(input, …) + plus)`, to the last bit, at less than half the reading and writing.
 
-    plus   of the input's shape, or None: what a residual network adds before its ReLU
+    plus      of the input's shape, or None: what a residual network adds before its ReLU
+    inplace   as for `batch_norm`
 
     As one operation it is one vertex of a graph. In a model call `nn.norm_relu`, which shows a tracer the parts.
 
@@ -127,7 +135,10 @@ def batch_norm_relu(
     _check(input, training, {**averages, "weight": weight, "bias": bias})
     if plus is not None and plus.shape != input.shape:
         raise ValueError(f"batch_norm_relu: plus has the input's shape {input.shape}, got {plus.shape}")
-    return BatchNormReLU.apply(input, weight, bias, plus, **averages, training=training, momentum=momentum, eps=eps)
+    options: dict[str, Any] = {**averages, "training": training, "momentum": momentum, "eps": eps}
+    if inplace and is_unseen():
+        options["inplace"] = True
+    return BatchNormReLU.apply(input, weight, bias, plus, **options)
 
 
 def _check(input: Tensor, training: bool, vectors: dict[str, Any]) -> None:

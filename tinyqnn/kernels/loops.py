@@ -111,9 +111,30 @@ def _column_affine(x, plus, first, last, chunk, mean, scale, shift, floor, y):
                 ys[j] = floor if value <= floor else value
 
 
-def column_affine(x: Array, mean: Array, scale: Array, shift: Array, floor: float, plus: Array | None) -> Array:
-    """max((x − mean) · scale + shift + plus, floor), one mean, scale and shift a column."""
+@jit(fastmath={"contract"})
+def _column_affine_over(y, first, last, chunk, mean, scale, shift, floor):
+    """The same in place, a loop of its own: of two arrays that are one the compiler would make no vectors."""
+    span, end = len(mean), min(last * chunk, len(y))
+    for start in range(first * chunk, end, span):
+        ys = y[start : min(start + span, end)]
+        for j in range(len(ys)):
+            value = (ys[j] - mean[j]) * scale[j] + shift[j]
+            ys[j] = floor if value <= floor else value
+
+
+def column_affine(
+    x: Array, mean: Array, scale: Array, shift: Array, floor: float, plus: Array | None, inplace: bool = False
+) -> Array:
+    """max((x − mean) · scale + shift + plus, floor), one mean, scale and shift a column; over x, if `inplace`."""
     x = np.ascontiguousarray(x)
+    if inplace and plus is None:
+        walk, lowest, numbers = _Walk(x), np.float32(floor), x.reshape(-1)
+        of_columns = walk.vectors(mean, scale, shift)
+        run(
+            lambda first, last: _column_affine_over(numbers, first, last, walk.chunk, *of_columns, lowest),
+            walk.chunks,
+        )
+        return x
     flat_plus = np.empty(0, np.float32) if plus is None else np.ascontiguousarray(plus).reshape(-1)
     y, walk, floor = np.empty_like(x), _Walk(x), np.float32(floor)
     vectors, flat_x, flat_y = walk.vectors(mean, scale, shift), x.reshape(-1), y.reshape(-1)

@@ -12,7 +12,7 @@ from tinyqnn import functional as F
 from tinyqnn.functional.conv import Size, pair
 from tinyqnn.nn import init
 from tinyqnn.nn.module import Module, Parameter
-from tinyqnn.tensor import Array, Tensor, wants_parts
+from tinyqnn.tensor import Array, Tensor, is_unseen, wants_parts
 
 Rng = np.random.Generator
 
@@ -31,13 +31,19 @@ class Sequential(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         waiting = list(reversed(self._modules.values()))
+        fresh = False  # was x made here, by a layer that has no other use for it?
         while waiting:
             module = waiting.pop()
-            if waiting and isinstance(module, (_BatchNorm, Linear)) and isinstance(waiting[-1], ReLU):
-                join = linear_relu if isinstance(module, Linear) else norm_relu
-                x = join(module, waiting.pop(), x)
+            relu_follows = bool(waiting) and isinstance(waiting[-1], ReLU)
+            if relu_follows and isinstance(module, Linear):
+                x = linear_relu(module, waiting.pop(), x)
+            elif relu_follows and isinstance(module, _BatchNorm):
+                x = norm_relu(module, waiting.pop(), x, inplace=fresh)
+            elif fresh and type(module) in (BatchNorm1d, BatchNorm2d) and is_unseen():
+                x = F.batch_norm(**module.arguments(x), inplace=True)
             else:
                 x = module(x)
+            fresh = type(module) in (Conv2d, Linear)
         return x
 
     def __len__(self) -> int:
@@ -183,7 +189,7 @@ class ReLU(Module):
         return F.relu(x)
 
 
-def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None) -> Tensor:
+def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None, inplace: bool = False) -> Tensor:
     """`relu(norm(x) + plus)`, as one operation where that can be: see `functional.batch_norm_relu`.
 
     It is done in parts if an observer wants to see them, as the tracer does, or if `norm` is not a BatchNorm of this
@@ -195,7 +201,7 @@ def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None)
     if wants_parts() or type(norm) not in (BatchNorm1d, BatchNorm2d) or type(relu) is not ReLU:
         y = norm(x)
         return relu(y if plus is None else y + plus)
-    return F.batch_norm_relu(**norm.arguments(x), plus=plus)
+    return F.batch_norm_relu(**norm.arguments(x), plus=plus, inplace=inplace)
 
 
 def linear_relu(linear: Module, relu: Any, x: Tensor) -> Tensor:
