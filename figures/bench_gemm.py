@@ -40,7 +40,7 @@ def measure(parts: list[str]) -> None:
     path = HERE / "bench_gemm.json"
     before = json.loads(path.read_text(encoding="utf-8"))
     groups = [part for part in parts if part != "calls"]
-    results = gemm.run(groups) if groups else {"host": before["host"], "cases": []}
+    results = gemm.run(groups, rounds=16) if groups else {"host": before["host"], "cases": []}
     kept = [row for row in before["cases"] if row["group"] not in groups]
     rows = sorted(results["cases"] + kept, key=lambda row: PARTS.index(row["group"]))
     calls = gemm.first_calls() if "calls" in parts else before["first_calls"]

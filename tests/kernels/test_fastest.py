@@ -66,12 +66,15 @@ def test_a_share_of_the_limit_counts_pairs_of_planes():
 
 
 def test_bits_on_tiles_are_held_against_tiles_as_well():
-    row = {"group": "gemm", "serves": "binary", "operations": 1e9, "seconds": {"tinyqnn": {"best": 1e-2}}}
+    row = {"group": "gemm", "serves": "binary", "shape": (64, 1, 1), "operations": 1e9,
+           "seconds": {"tinyqnn": {"best": 1e-2}}}  # fmt: skip
     found = {"tiles": True, "limits": {"tiles": 2e11}}
     assert gemm.tiles_share(row, found) == pytest.approx(0.5)
     assert gemm.tiles_share(row, {**found, "tiles": False}) is None
     assert gemm.tiles_share({**row, "serves": "int8"}, found) is None
+    assert gemm.tiles_share({**row, "group": "choice", "serves": "bitserial"}, found) == pytest.approx(0.5)
     assert gemm.tiles_share({**row, "group": "gemv"}, found) is None
+    assert gemm.tiles_share({**row, "shape": (3, 1, 1)}, found) is None
 
 
 def test_recorded_shares_are_of_the_limits_of_their_own_part():

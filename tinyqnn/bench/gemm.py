@@ -424,7 +424,11 @@ def share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
 
 def tiles_share(row: dict[str, Any], found: dict[str, Any]) -> float | None:
     """For bits of many rows that become bytes on tiles: which part of the tiles' limit they reach; None for others."""
-    if row["serves"] not in ("binary", "bitserial") or row["group"] != "gemm" or not found.get("tiles"):
+    from tinyqnn.kernels.product import MANY
+
+    if row["serves"] not in ("binary", "bitserial") or row["group"] not in ("gemm", "choice"):
+        return None
+    if row["shape"][0] < MANY or not found.get("tiles"):
         return None
     return row["operations"] / row["seconds"]["tinyqnn"]["best"] / found["limits"]["tiles"]
 
