@@ -126,6 +126,12 @@ def _layout(rows: int, depth: int) -> tuple[Array, Array]:
     return np.arange(rows) * depth, np.arange(depth)
 
 
+@lru_cache(maxsize=64)
+def _shares(m: int, n: int, depth: int, threads: int) -> tuple[int, int, Array]:
+    """What a thread takes at a time, see `tiled.shares`, and the shape of its tiles."""
+    return *tiled.shares(m, n, depth, threads), tiles.shape(tiles.ROWS, min(n, tiles.COLUMNS))
+
+
 class BinaryGemm(BitGemm):
     """`x · wᵀ` for matrices of +1 and −1: `w` (N, K) packed once, `x` (M, K), the result (M, N) int32, exact.
 
@@ -173,14 +179,14 @@ class BinaryGemm(BitGemm):
         if not self.compiled or len(x) < 64 * threads:
             return super().__call__(x, out)
         (m, k), n, refused = x.shape, self.shape[0], np.zeros(1, np.bool_)
-        many, piece = tiled.shares(m, n, words_of(k), threads)
+        depth = words_of(k)
+        many, piece, table = _shares(m, n, depth, threads)
         if self.on_tiles and piece * tiled.PAIR < n:  # each row would be packed several times
             return super().__call__(x, out)
         signs, y = as_signs(x).reshape(-1), sums_of(m, n) if out is None else out
-        packed = Rows(x.shape, empty_words(m * words_of(k)), *_layout(m, words_of(k)))
+        packed = Rows(x.shape, empty_words(m * depth), *_layout(m, depth))
         self.check(packed, y)
         if self.on_tiles:
-            table = tiles.shape(tiles.ROWS, min(n, tiles.COLUMNS))
             share(
                 _pack_and_multiply_on_tiles, -(-m // many), signs, k, refused, table, *packed[1:3],
                 *self._tiles_for(packed.walk), tiles.ROWS, n, many, y.reshape(-1),
