@@ -159,6 +159,20 @@ def parts(unit):
 
 
 @jit(forceinline=True)
+def _cut(even, odd, unit, marks, to, third):
+    """Two vectors as pairs of bfloat16 at the address `to`: one line of them, or three, `third` bytes apart."""
+    if unit > 0:
+        high, marks = short(even, odd, unit, marks)
+        tiles.put(high, to)
+    else:
+        high, middle, low, marks = thirds(even, odd, marks)
+        tiles.put(high, to)
+        tiles.put(middle, to + third)
+        tiles.put(low, to + 2 * third)
+    return marks
+
+
+@jit(forceinline=True)
 def cut_line(x, start, count, unit, to, third):
     """`x[start : start + count]` as lines of bfloat16 at the address `to`, with zeros up to a whole step; one or three.
 
@@ -167,14 +181,7 @@ def cut_line(x, start, count, unit, to, third):
     marks = splat(np.float32(0.0))
     for k in range(0, count, DEPTH):
         even, odd = apart(load(x, start + k, count - k), load(x, start + k + LANES, count - k - LANES))
-        if unit > 0:
-            high, marks = short(even, odd, unit, marks)
-            tiles.put(high, to + 2 * k)
-        else:
-            high, middle, low, marks = thirds(even, odd, marks)
-            tiles.put(high, to + 2 * k)
-            tiles.put(middle, to + 2 * k + third)
-            tiles.put(low, to + 2 * k + 2 * third)
+        marks = _cut(even, odd, unit, marks, to + 2 * k, third)
     return is_clean(marks)
 
 
@@ -198,14 +205,7 @@ def pack_panel(x, start, across, along, rows, depth, left, unit, space, to, step
                 left_ = max(0, depth - k - 2 * i)
                 begun = start + (k + 2 * i) * along
                 even, odd = load(x, begun, rows * min(1, left_)), load(x, begun + along, rows * min(1, left_ // 2))
-            if unit > 0:
-                high, marks = short(even, odd, unit, marks)
-                tiles.put(high, target + 64 * i)
-            else:
-                high, middle, low, marks = thirds(even, odd, marks)
-                tiles.put(high, target + 64 * i)
-                tiles.put(middle, target + 64 * i + behind)
-                tiles.put(low, target + 64 * i + 2 * behind)
+            marks = _cut(even, odd, unit, marks, target + 64 * i, behind)
         if turned:
             for t in range(parts(unit)):
                 block = transpose(load_tile(space, lines, t * WORDS, 1, LANES))
