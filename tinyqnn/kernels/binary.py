@@ -26,7 +26,7 @@ from tinyqnn.kernels.bits import BitGemm, strips
 from tinyqnn.kernels.count import ROWS, count_xor
 from tinyqnn.kernels.jit import get_num_threads, jit, share
 from tinyqnn.kernels.pack import NOT_SIGNS, as_signs, check_signs, empty_words, pack_signs, signs_to_words, words_of
-from tinyqnn.kernels.product import MANY, UNIT, UNITS, WIDTH, Rows, by_taps, panels, sums_of
+from tinyqnn.kernels.product import MANY, UNIT, UNITS, WIDTH, Rows, by_taps, in_a_row, panels, sums_of
 from tinyqnn.kernels.simd import apply, cyclic, multiples, offsets, put_tile
 from tinyqnn.kernels.turns import leave, take
 from tinyqnn.kernels.widened import byte_panels
@@ -120,12 +120,6 @@ def _pack_and_multiply_on_tiles(
     leave(seat)
 
 
-@lru_cache(maxsize=16)
-def _layout(rows: int, depth: int) -> tuple[Array, Array]:
-    """Where rows of `depth` words begin, one behind the other, and the words of each."""
-    return np.arange(rows) * depth, np.arange(depth)
-
-
 @lru_cache(maxsize=64)
 def _shares(m: int, n: int, depth: int, threads: int) -> tuple[int, int, Array]:
     """What a thread takes at a time, see `tiled.shares`, and the shape of its tiles."""
@@ -170,7 +164,7 @@ class BinaryGemm(BitGemm):
         if not self.compiled:
             return Rows(x.shape, self.numbers(x))
         depth = words_of(x.shape[1])
-        words, layout = empty_words(len(x) * depth), _layout(len(x), depth)
+        words, layout = empty_words(len(x) * depth), in_a_row(len(x), depth)
         pack_signs(x, layout[0], words)
         return Rows(x.shape, words, *layout)
 
@@ -184,7 +178,7 @@ class BinaryGemm(BitGemm):
         if self.on_tiles and piece * tiled.PAIR < n:  # each row would be packed several times
             return super().__call__(x, out)
         signs, y = as_signs(x).reshape(-1), sums_of(m, n) if out is None else out
-        packed = Rows(x.shape, empty_words(m * depth), *_layout(m, depth))
+        packed = Rows(x.shape, empty_words(m * depth), *in_a_row(m, depth))
         self.check(packed, y)
         if self.on_tiles:
             share(

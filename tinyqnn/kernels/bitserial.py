@@ -39,7 +39,7 @@ from tinyqnn.kernels.bits import BitGemm
 from tinyqnn.kernels.count import ROWS, count_and
 from tinyqnn.kernels.jit import jit
 from tinyqnn.kernels.pack import as_bytes, empty_words, pack_rows, words_of
-from tinyqnn.kernels.product import COLS, MANY, UNIT, UNITS, WIDTH, Rows, by_taps, panels
+from tinyqnn.kernels.product import COLS, MANY, UNIT, UNITS, WIDTH, Rows, by_taps, in_a_row, panels
 from tinyqnn.kernels.simd import add_to_rows, apply, cyclic, multiples, offsets, put_tile, zeros
 from tinyqnn.kernels.turns import leave, take
 from tinyqnn.kernels.widened import GROUPS, byte_panels, widen
@@ -267,9 +267,9 @@ class BitSerialGemm(BitGemm):
             return Rows(x.shape, self.numbers(x))
         octets = self.x_alphabet.check(x, "activations")
         m, depth, planes = len(x), words_of(x.shape[1]), len(self.x_alphabet.planes)
-        words, places = empty_words(planes * m * depth), np.arange(m) * depth
+        words, (places, walk) = empty_words(planes * m * depth), in_a_row(m, depth)
         pack_rows(octets, self.x_alphabet.planes, places, words, m * depth)
-        return Rows(x.shape, words, places, np.arange(depth), m * depth)
+        return Rows(x.shape, words, places, walk, m * depth)
 
     def numbers(self, x: Array) -> Array:
         """The activations' values, (M, K), or (x_bits, M, K) for ResQ; for the twin."""
@@ -301,7 +301,8 @@ class BitSerialGemm(BitGemm):
         if self._tiles is None:
             self._tiles = byte_panels(self.values.astype(np.int8))
         octets = widen(packed, self.x_alphabet.weights, self.x_alphabet.constant)
-        tiled.multiply(octets, np.arange(len(y)) * (GROUPS * len(packed.walk)), self._tiles, y)
+        places, _ = in_a_row(len(y), GROUPS * len(packed.walk))
+        tiled.multiply(octets, places, self._tiles, y)
 
     def twin(self, packed: Rows, part: int) -> tuple[Array, Array]:
         """The two matrices of values of one part."""

@@ -19,7 +19,7 @@ import numpy as np
 from tinyqnn.kernels import tiled, tiledconv, tiles
 from tinyqnn.kernels.jit import aligned, jit, run
 from tinyqnn.kernels.pack import as_bytes
-from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, panels, sums_of
+from tinyqnn.kernels.product import IntegerGemm, Rows, by_taps, in_a_row, panels, sums_of
 from tinyqnn.kernels.requantize import Stairs
 from tinyqnn.kernels.simd import (
     LANES,
@@ -196,7 +196,7 @@ class Int8Gemm(IntegerGemm):
         if depth > k:
             data = np.zeros((m, depth), np.uint8)
             data[:, :k] = octets
-        return Rows(x.shape, data.reshape(-1).view(np.int32), np.arange(m) * (depth // 4), np.arange(depth // 4))
+        return Rows(x.shape, data.reshape(-1).view(np.int32), *in_a_row(m, depth // 4))
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         x = self._matrix(x)

@@ -13,6 +13,7 @@ The sums start from a small table, `start`: what the product of the packed numbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from tinyqnn.kernels.jit import aligned, get_num_threads, run
 from tinyqnn.kernels.requantize import Stairs, staircase
 from tinyqnn.kernels.simd import HAS_POPCOUNT, REGISTERS, WORDS
 
-__all__ = ["COLS", "MANY", "ROWS", "WIDTH", "IntegerGemm", "Rows", "sums_of"]
+__all__ = ["COLS", "MANY", "ROWS", "WIDTH", "IntegerGemm", "Rows", "in_a_row", "sums_of"]
 
 Array = np.ndarray
 
@@ -133,6 +134,16 @@ def sums_of(m: int, n: int) -> Array:
     """
     found: Array = aligned(m * n).view(np.int32).reshape(m, n)
     return found
+
+
+@lru_cache(maxsize=64)
+def in_a_row(rows: int, depth: int) -> tuple[Array, Array]:
+    """Places and walk of a matrix whose rows, of `depth` words or groups, lie one behind the other.
+
+    >>> [numbers.tolist() for numbers in in_a_row(2, 3)]
+    [[0, 3], [0, 1, 2]]
+    """
+    return np.arange(rows) * depth, np.arange(depth)
 
 
 def check_depth(k: int, largest: int) -> None:

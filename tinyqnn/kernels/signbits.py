@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyqnn.kernels.binary import BinaryGemm
 from tinyqnn.kernels.pack import pack_rows
-from tinyqnn.kernels.product import Rows
+from tinyqnn.kernels.product import Rows, in_a_row
 
 __all__ = ["SignBits"]
 
@@ -33,8 +33,8 @@ class SignBits(BinaryGemm):
         if not self.compiled:
             return Rows(x.shape, self.numbers(x))
         depth = self.units(x.shape[1])
-        places = np.arange(len(x)) * depth
-        return Rows(x.shape, self.pack_pixels(x, places, len(x) * depth), places, np.arange(depth))
+        places, walk = in_a_row(len(x), depth)
+        return Rows(x.shape, self.pack_pixels(x, places, len(x) * depth), places, walk)
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         return self.multiply(self.pack(x), out)
