@@ -314,6 +314,19 @@ class TestModes:
             np.testing.assert_array_equal(keeps.kept.data, before)
             assert np.shares_memory(F.batch_norm(made, np.zeros(8), np.ones(8), inplace=True).data, made.data)
 
+    def test_nor_over_what_a_relu_of_somebody_elses_keeps(self, rng):
+        class Keeps(nn.ReLU):
+            def forward(self, x):
+                self.kept = super().forward(x)
+                return self.kept
+
+        keeps, x = Keeps(), Tensor(rng.normal(size=(700, 3)).astype(np.float32))
+        linear, norm = nn.Linear(3, 8), nn.BatchNorm1d(8)
+        with tq.no_grad():
+            expected = keeps(linear(x)).data.copy()
+            nn.Sequential(linear, keeps, norm)(x)
+        np.testing.assert_array_equal(keeps.kept.data, expected)
+
     def test_nothing_is_written_over_while_somebody_looks_on_or_it_is_recorded(self, rng):
         x = Tensor(rng.normal(size=(4, 8, 20, 20)).astype(np.float32), requires_grad=True)
         before = x.data.copy()

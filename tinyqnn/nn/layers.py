@@ -35,15 +35,16 @@ class Sequential(Module):
         while waiting:
             module = waiting.pop()
             relu_follows = bool(waiting) and isinstance(waiting[-1], ReLU)
+            was_fresh, fresh = fresh, False
             if relu_follows and isinstance(module, Linear):
                 x = linear_relu(module, waiting.pop(), x)
             elif relu_follows and isinstance(module, _BatchNorm):
-                x = norm_relu(module, waiting.pop(), x, inplace=fresh)
-            elif fresh and type(module) in (BatchNorm1d, BatchNorm2d) and is_unseen():
+                x = norm_relu(module, waiting.pop(), x, inplace=was_fresh)
+            elif was_fresh and type(module) in (BatchNorm1d, BatchNorm2d) and is_unseen():
                 x = F.batch_norm(**module.arguments(x), inplace=True)
             else:
                 x = module(x)
-            fresh = type(module) in (Conv2d, Linear)
+                fresh = type(module) in (Conv2d, Linear)
         return x
 
     def __len__(self) -> int:
