@@ -256,7 +256,7 @@ def _run_backward(root: Node) -> None:
                 f"{node.function.__name__}.backward returned {len(grads)} gradients for {len(node.edges)} arguments; "
                 "return one for each argument of forward, None where there is none"
             )
-        seen = {id(grad) for grad in outputs_grads}
+        seen = {*map(id, outputs_grads), *map(id, node.saved)}
         for edge, grad in zip(node.edges, grads):
             if edge is not None and grad is not None:
                 _deliver(node, edge, grad, seen)
@@ -265,7 +265,10 @@ def _run_backward(root: Node) -> None:
 
 
 def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, seen: set[int]) -> None:
-    """Add a gradient to what the parent has. Never in place: `grad` may be shared, as in x + x."""
+    """Add a gradient to what the parent has. Never in place: `grad` may be shared, as in x + x.
+
+    seen   the ids of what belongs to others: gradients that were delivered before, and what the node has saved
+    """
     if type(grad) is not np.ndarray:
         if not isinstance(grad, (np.ndarray, np.generic)):
             name, kind = node.function.__name__, type(grad).__name__
@@ -292,16 +295,7 @@ def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, seen: set
         edge.grad = np.asarray(edge.grad + grad)
     else:
         # A leaf keeps its gradient, and its owner may scale it in place: it must be nobody else's memory.
-        shared = grad.base is not None or id(grad) in seen or _is_among(grad, node.saved)
-        edge.grad = np.array(grad, order="K") if shared else grad
-
-
-def _is_among(array: Array, others: Sequence[Any]) -> bool:
-    """`array in others`, by identity."""
-    for other in others:  # noqa: SIM110 - any() takes three times as long
-        if other is array:
-            return True
-    return False
+        edge.grad = np.array(grad, order="K") if grad.base is not None or id(grad) in seen else grad
 
 
 class Tensor:
@@ -366,10 +360,11 @@ class Tensor:
                 raise RuntimeError(
                     f"backward() starts from one number, got shape {self.shape}; take a sum or a mean, or pass grad="
                 )
-            grad = np.ones_like(self.data)
-        grad = np.array(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
-        if grad.shape != self.shape:
-            raise ValueError(f"grad has shape {grad.shape}, the tensor has shape {self.shape}")
+            grad = np.ones(self.shape, self.dtype)
+        else:
+            grad = np.array(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
+            if grad.shape != self.shape:
+                raise ValueError(f"grad has shape {grad.shape}, the tensor has shape {self.shape}")
         if self._node is None:
             self.grad = grad if self.grad is None else np.asarray(self.grad + grad)
             return

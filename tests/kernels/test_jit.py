@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import tinyqnn
-from tinyqnn.kernels import jit, use_reference, using
-from tinyqnn.kernels.turns import RANGE, SIZE, again, finish, leave, take
+from tinyqnn.kernels import jit, turns, use_reference, using
+from tinyqnn.kernels.turns import NUMBER, RANGE, add, again, finish, leave, opened, take
 
 
 def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
@@ -186,28 +186,108 @@ def count_items(seat, counts):
     leave(seat)
 
 
+@jit.ByLetter
+def count_in_letter(at, told):
+    """The letter is what is counted in."""
+    seat, counts = opened(at, told)
+    item = take(seat)
+    while item >= 0:
+        counts[item] += 1
+        item = take(seat)
+    leave(seat)
+
+
+KERNELS = pytest.mark.parametrize("kernel", [count_items, count_in_letter], ids=["arrays", "letter"])
+
+
 @pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("items", [0, 1, 2, 5000])
-def test_shared_items_are_taken_once_each(threads, items):
+@KERNELS
+def test_shared_items_are_taken_once_each(kernel, threads, items):
     before, counts = jit.get_num_threads(), np.zeros(items, int)
     try:
         jit.set_num_threads(threads)
         for _ in range(20):
-            jit.share(count_items, items, counts)
+            jit.share(kernel, items, counts)
     finally:
         jit.set_num_threads(before)
     assert (counts == 20).all()
 
 
+@jit.ByLetter
+def wait_for_company(at, told):
+    """Who takes an item waits, but not for ever, until the other one is taken: the letter tells by whom."""
+    seat, letter = opened(at, told)
+    item = take(seat)
+    while item >= 0:
+        letter[item] = 1 + seat[NUMBER]
+        patience = 1_000_000
+        while patience > 0 and add(told, 1 - item, 0) == 0:
+            patience -= 1
+        item = take(seat)
+    leave(seat)
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+def test_helpers_come_to_what_is_posted_awake_or_asleep():
+    before = jit.get_num_threads()
+    try:
+        jit.set_num_threads(2)
+        for pause in (0, 0.01):  # after which a helper has fallen asleep
+            came = 0
+            for _ in range(100):
+                time.sleep(pause)
+                letter = np.zeros(2, int)
+                jit.share(wait_for_company, 2, letter)
+                came += letter.tolist() == [1, 2]
+                if came == 3:
+                    break
+            assert came == 3
+    finally:
+        jit.set_num_threads(before)
+
+
+@pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
+def test_a_helper_does_what_is_posted_once_and_only_if_so_many_are_wanted():
+    nobody, board, letter = jit._Job(), np.zeros(turns.BOARD, np.int64), np.zeros(5, int)
+    posted = {
+        turns.POSTED: 1, turns.THREADS: 2, turns.HOW_MANY: 5, turns.KERNEL: count_in_letter.address,
+        turns.LETTER: letter.ctypes.data,
+    }  # fmt: skip
+    for place, number in posted.items():
+        board[place] = number
+    for helper, count in ((2, 0), (1, 1), (1, 1)):
+        jit._linger(nobody.address, 10, board.ctypes.data, helper)
+        assert letter.tolist() == [count] * 5
+        assert board[turns.INSIDE] == 0
+
+
 @jit.jit
-def count_twice(seat, coming, first, second):
+def count_twice(seat, first, second):
     """The second loop adds up what the first has counted, so it may not begin before."""
     mine, item = seat[RANGE], take(seat)
     while item >= 0:
         first[item] += 1
         item = take(seat)
-    other = again(seat, mine, coming.ctypes.data, len(second))
+    other = again(seat, mine, len(second))
+    item = take(other)
+    while item >= 0:
+        second[item] += first.sum()
+        item = take(other)
+    finish(other)
+    leave(seat)
+
+
+@jit.ByLetter
+def count_twice_in_letter(at, told):
+    """The same; the letter is the number of items, `second` and `first`."""
+    seat, letter = opened(at, told)
+    mine, item, second, first = seat[RANGE], take(seat), letter[1:8], letter[8 : 8 + letter[0]]
+    while item >= 0:
+        first[item] += 1
+        item = take(seat)
+    other = again(seat, mine, len(second))
     item = take(other)
     while item >= 0:
         second[item] += first.sum()
@@ -225,9 +305,12 @@ def test_a_second_loop_begins_when_the_first_is_done_and_takes_each_item_once(th
         jit.set_num_threads(threads)
         for _ in range(50):
             first, second = np.zeros(items, int), np.zeros(7, int)
-            jit.share(count_twice, items, np.zeros(SIZE, np.int64), first, second)
+            jit.share(count_twice, items, first, second)
+            letter = np.array([items, *second * 0, *first * 0])
+            jit.share(count_twice_in_letter, items, letter)
             assert (first == 1).all()
             assert (second == items).all()
+            assert letter.tolist() == [items, *second, *first]
     finally:
         jit.set_num_threads(before)
 
@@ -236,10 +319,11 @@ def test_a_second_loop_begins_when_the_first_is_done_and_takes_each_item_once(th
 def test_who_waits_for_a_second_loop_goes_when_the_caller_was_interrupted():
     job, second = jit._Job(), np.zeros(7, int)
     job.items = 3
-    caller, helper = job.sit(), job.sit(1, jit._Job())
+    coming, board = jit._Job(), np.zeros(turns.BOARD, np.int64)
+    caller, helper = job.sit(), job.sit(1, coming, board.ctypes.data)
     jit._take(caller)  # and is interrupted before it has done this item
     jit._close(job.sit())
-    count_twice(helper, np.zeros(SIZE, np.int64), np.zeros(3, int), second)
+    count_twice(helper, np.zeros(3, int), second)
     assert not second.any()
 
 
@@ -248,8 +332,10 @@ def test_many_callers_share_at_once_even_from_inside_a_range():
     counts = np.zeros((3, 8, 500), int)
 
     def ask(caller):
-        for _ in range(20):
-            jit.run(lambda i, j: [jit.share(count_items, 500, counts[caller, k]) for k in range(i, j)], 8, 1)
+        for turn in range(20):
+            kernel = (count_items, count_in_letter)[turn % 2]
+            jit.run(lambda i, j: [jit.share(kernel, 500, counts[caller, k]) for k in range(i, j)], 7, 1)  # noqa: B023
+            jit.share(kernel, 500, counts[caller, 7])
 
     callers = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
     for caller in callers:
@@ -278,52 +364,60 @@ def test_after_an_error_nobody_works_any_more_and_the_next_job_goes_well():
             seen = counts.copy()
             time.sleep(0.01)
             assert np.array_equal(counts, seen)
-        jit.share(count_items, 100, counts)
-        assert (counts > seen).all()
+        for kernel in (count_items, count_in_letter):
+            jit.share(kernel, 100, counts)
+        assert (counts > seen + 1).all()
     finally:
         jit.set_num_threads(before)
 
 
 @pytest.mark.skipif(use_reference() or not hasattr(signal, "SIGINT"), reason="what takes items is compiled")
-def test_ctrl_c_in_the_midst_of_shared_work_ends_the_program():
+@pytest.mark.parametrize("kernel", ["count_items", "count_in_letter"])
+def test_ctrl_c_in_the_midst_of_shared_work_ends_the_program(kernel):
     code = """
         import os, signal, sys, threading
         sys.path.insert(0, {folder!r})
         import numpy as np
         from tinyqnn.kernels import jit
-        from test_jit import count_items
+        from test_jit import {kernel}
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl-C
         jit.set_num_threads(2)
-        jit.share(count_items, 10, np.zeros(10, int))
+        jit.share({kernel}, 10, np.zeros(10, int))
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             while True:
-                jit.share(count_items, 5000, np.zeros(5000, int))
+                jit.share({kernel}, 5000, np.zeros(5000, int))
         except KeyboardInterrupt:
             counts = np.zeros(5000, int)
-            jit.share(count_items, 5000, counts)
+            jit.share({kernel}, 5000, counts)
             print(counts.sum())
     """
-    assert python(code.format(folder=str(Path(__file__).parent))) == "5000"
+    assert python(code.format(folder=str(Path(__file__).parent), kernel=kernel)) == "5000"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_gets_threads_of_its_own():
     code = """
-        import os
-        from tinyqnn.kernels import jit
+        import os, sys
+        sys.path.insert(0, {folder!r})
+        import numpy as np
+        from tinyqnn.kernels import jit, use_reference
+        from test_jit import count_in_letter
         jit.set_num_threads(2)
         def count():
-            done = []
+            done, letter = [], np.zeros(50, int)
             jit.run(lambda first, last: done.append(first), 50, 1)
-            return len(done)
+            if not use_reference():
+                jit.share(count_in_letter, 50, letter)
+            return len(done) + letter.sum()
         count()
         child = os.fork()
         if child == 0:
-            os._exit(0 if count() == 50 and jit.get_num_threads() == 2 else 1)
+            os._exit(0 if count() == {count} and jit.get_num_threads() == 2 else 1)
         print(os.waitpid(child, 0)[1], count())
     """
-    assert python(code) == "0 50"
+    count = 50 if use_reference() else 100
+    assert python(code.format(folder=str(Path(__file__).parent), count=count)) == f"0 {count}"
 
 
 def test_scratch_is_aligned_private_to_a_thread_and_kept():

@@ -74,6 +74,15 @@ def test_what_nobody_asks_for_is_not_computed(rng):
     assert len(gw) == len(gb) == 2
 
 
+def test_a_gradient_may_lie_in_memory_as_it_likes(rng):
+    weights, biases = network([3, 20, 2], True, rng)
+    x = rng.normal(size=(7, 3)).astype(np.float32)
+    _, hidden = mlp.forward(x, weights, biases)
+    for g in (np.broadcast_to(np.float32(2), (7, 2)), rng.normal(size=(2, 7)).astype(np.float32).T):
+        expected = mlp.backward(np.ascontiguousarray(g), x, hidden, weights)
+        assert_same((None, *mlp.backward(g, x, hidden, weights)), (None, *expected))
+
+
 def test_close_to_float64(rng):
     weights, biases = network([5, 90, 40, 3], True, rng)
     x = rng.normal(size=(33, 5)).astype(np.float32)

@@ -112,13 +112,15 @@ def _linear(function: type[Linear], input: Tensor, weight: Tensor, bias: Tensor 
     return function.apply(input, weight, bias)
 
 
-def check_linear(shape: tuple[int, ...], weight: Tensor, bias: Tensor | None) -> None:
-    """Raise a ValueError for an input's shape, a weight and a bias that do not belong together."""
+def check_linear(shape: tuple[int, ...], weight: Tensor, bias: Tensor | None) -> tuple[int, ...]:
+    """The result's shape; a ValueError for an input's shape, a weight and a bias that do not belong together."""
     of_weight = weight.data.shape
     if len(of_weight) != 2 or not shape or shape[-1] != of_weight[1]:
         raise ValueError(f"linear: the input's last axis must be the weight's second, got {shape} and {of_weight}")
-    if bias is not None and bias.data.shape != of_weight[:1]:
-        raise ValueError(f"linear: the bias has one number an output, expected {weight.shape[:1]}, got {bias.shape}")
+    outputs = of_weight[:1]
+    if bias is not None and bias.data.shape != outputs:
+        raise ValueError(f"linear: the bias has one number an output, expected {outputs}, got {bias.shape}")
+    return shape[:-1] + outputs
 
 
 def conv2d(

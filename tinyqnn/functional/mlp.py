@@ -49,10 +49,9 @@ def mlp(input: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
     """
     if len(weights) != len(biases) or not weights:
         raise ValueError(f"mlp: one bias, or None, for each weight, got {len(weights)} weights, {len(biases)} biases")
-    shape = input.shape
+    shape = input.data.shape
     for weight, bias in zip(weights, biases):
-        check_linear(shape, weight, bias)
-        shape = (*shape[:-1], len(weight.data))
+        shape = check_linear(shape, weight, bias)
     arrays = [w.data for w in weights], [None if b is None else b.data for b in biases]
     if len(weights) > 1 and input.ndim == 2 and kernels.mlp.fits(input.data, *arrays):
         return MLP.apply(input, *weights, *biases)

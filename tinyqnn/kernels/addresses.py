@@ -3,15 +3,17 @@
 Numba compiles a kernel anew for every number of arrays it is given, so one that takes a whole network's parameters gets
 a vector of addresses instead. Python has to keep the arrays alive, and contiguous is all that they may be.
 
-    p = addresses(arrays)        in Python
-    x = numbers_at(p[i], n)      in a kernel: the first n float32 numbers of array i
+    p = np.array([*map(id, arrays)])      in Python
+    x = numbers_at(p[i], n)               in a kernel: the first n float32 numbers of array i
+
+An `id` is where the array object is, and the one address that Python tells in no time. The object is a head, as every
+object of Python has it, and then for an array a word that leads to its numbers.
 """
 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -19,7 +21,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["address", "addresses", "numbers_at"]
+__all__ = ["address", "numbers_at"]
 
 
 _first_byte: Any = (ctypes.c_char * 0).from_buffer
@@ -38,28 +40,22 @@ def address(array: np.ndarray) -> int:
         return array.ctypes.data
 
 
-def addresses(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Where each array's numbers begin, for a kernel.
-
-    >>> x = np.zeros(3)
-    >>> addresses([x, x]).tolist() == [x.ctypes.data] * 2
-    True
-    """
-    try:
-        return np.array([ctypes.addressof(_first_byte(array)) for array in arrays], np.int64)
-    except TypeError:
-        return np.array([array.ctypes.data for array in arrays], np.int64)
+HEAD = object.__basicsize__  # bytes
 
 
 @intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
+def _numbers_of(typingctx: Any, address: Any) -> Any:
+    """Where the numbers are of the array object at `address`."""
+
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+        pointer = context.get_value_type(sig.return_type)
+        word = builder.add(args[0], args[0].type(HEAD))
+        return builder.load(builder.inttoptr(word, pointer.as_pointer()))
 
     return types.CPointer(types.float32)(types.int64), codegen
 
 
 @numba.njit(forceinline=True)
 def numbers_at(address, size):
-    """`size` float32 numbers from an address on, in compiled code."""
-    return numba.carray(_pointer(address), (size,))
+    """The first `size` float32 numbers of the array at an address, in compiled code."""
+    return numba.carray(_numbers_of(address), (size,))

@@ -2,7 +2,8 @@
 
 A processor guesses what a loop will read next and fetches it, but its guess ends with the page, every 4 KB. A loop that
 writes nothing and adds up what it reads then waits and adds in turns; asked two pages in advance it does both at once.
-Loops that write as much as they read gain nothing: they wait for the writing.
+Loops that write as much as they read gain nothing from that: they wait for the writing. What another core has read
+since it was last written can be written to only when that core has let go of it; asked for early, it has by then.
 """
 
 # mypy: allow-untyped-defs
@@ -17,15 +18,15 @@ from numba.extending import intrinsic
 from tinyqnn.kernels import simd
 from tinyqnn.kernels.jit import jit
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "ahead_of_writing"]
 
 _DISTANCE = 2048  # numbers: two pages of float32
 _LINE = 16  # of them fill a cache line
 
 
-@intrinsic
-def _fetch(typingctx: Any, x: Any, i: Any) -> Any:
-    """Have the cache line of `x[i]` brought near; there need be no such element."""
+@intrinsic(prefer_literal=True)
+def _fetch(typingctx: Any, x: Any, i: Any, to_write: Any) -> Any:
+    """Have the cache line of `x[i]` brought near, for writing if `to_write` is 1; there need be no such element."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = simd._at(builder, simd._data(context, builder, sig.args[0], args[0]), args[1])
@@ -33,14 +34,21 @@ def _fetch(typingctx: Any, x: Any, i: Any) -> Any:
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(prefetch, [address, number(0), number(3), number(1)])  # to read; into the nearest cache; data
+        builder.call(prefetch, [address, number(to_write.literal_value), number(3), number(1)])  # nearest cache; data
         return context.get_dummy_value()
 
-    return types.void(x, types.intp), codegen
+    return types.void(x, types.intp, to_write), codegen
 
 
 @jit(inner=True)
 def ahead(x, first, last):
     """About to read `x[first:last]`, float32: ask for what comes a little later."""
     for i in range(first + _DISTANCE, last + _DISTANCE, _LINE):
-        _fetch(x, i)
+        _fetch(x, i, 0)
+
+
+@jit(inner=True)
+def ahead_of_writing(x, first, last):
+    """Soon to write to `x[first:last]`, float32: have other cores let go of it."""
+    for i in range(first, last, _LINE):
+        _fetch(x, i, 1)

@@ -19,6 +19,8 @@ The reading copy is one line of NumPy in `reference.py`; it also does the work i
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ SMALL = 4_000_000
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 TILE_ROWS = 6  # of its tile
+FLOAT32 = np.dtype(np.float32)  # to compare with this takes half as long as with the type
 
 
 def _make_product(rows: int, cols: int) -> Any:
@@ -175,15 +178,21 @@ def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
         end = min(o + WIDEST * LANES, cols)
         while o < end:
             width = panel_width(cols - o)
+            if stride_n == 1:
+                for k in range(depth):
+                    for lane in range(o, o + width, LANES):
+                        place = o * depth + k * width + lane - o
+                        store(load(b, k * stride_k + lane, cols - lane), packed, place, LANES)
+                o += width
+                continue
             for lane in range(o, o + width, LANES):
                 place = o * depth + lane - o
-                if stride_n == 1:
+                if depth < LANES:
                     for k in range(depth):
-                        store(load(b, k * stride_k + lane, cols - lane), packed, place + k * width, LANES)
-                elif depth < LANES:
-                    for n in range(min(LANES, cols - lane)):
-                        for k in range(depth):
-                            packed[place + k * width + n] = b[k * stride_k + (lane + n) * stride_n]
+                        row = packed[place + k * width : place + k * width + LANES]
+                        row[:] = 0  # lanes that are not used are multiplied too: what lay there may take long
+                        for n in range(min(LANES, cols - lane)):
+                            row[n] = b[k * stride_k + (lane + n) * stride_n]
                 else:  # each column is contiguous: LANES × LANES numbers at a time change rows and columns
                     first_column = min(lane, cols - 1)
                     columns = multiples(stride_n, cols - 1 - first_column, LANES)
@@ -226,33 +235,53 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
                 o += width
 
 
-@jit
-def multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
-    """The whole of y = a @ b + bias, or the larger of that and 0; b is packed first if it was given room for it."""
-    none, start = np.int64(0), np.zeros(1, np.int64)
+@jit(inner=True)
+def pack_small(b, stride_b, stride_n, depth, cols, packed):
+    """All of b, as `multiply_small` reads it."""
+    _pack(np.int64(0), (cols + WIDEST * LANES - 1) // (WIDEST * LANES), b, stride_b, stride_n, depth, cols, packed)
+
+
+@jit(inner=True)
+def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, relu, y):
+    """The whole of y = a @ b + bias, or the larger of that and 0.
+
+    b is packed if its pitch, the numbers from one row to the next, is 0. A transposed a is gathered first: its rows
+    would lie on the same few places of the nearest cache, and drive one another out.
+    """
+    none, start, step = np.int64(0), np.zeros(1, np.int64), np.int64(1)
     places, targets = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    for i in range(rows):
-        places[i], targets[i] = i * stride_i, i * cols
-    if len(packed):
-        _pack(none, (cols + WIDEST * LANES - 1) // (WIDEST * LANES), b, stride_b, stride_n, depth, cols, packed)
+    if stride_k == 1:
+        for i in range(rows):
+            places[i], targets[i] = i * stride_i, i * cols
+    else:
+        side_by_side, step = np.empty((rows + LANES - 1) // LANES * LANES * depth, np.float32), np.int64(LANES)
+        for i in range(rows):
+            places[i], targets[i] = i // LANES * LANES * depth + i % LANES, i * cols
+        for k in range(depth):
+            for i in range(0, rows, LANES):
+                store(load(a, i * stride_i + k * stride_k, rows - i), side_by_side, i * depth + k * LANES, LANES)
+        a = side_by_side
     o = none
     while o < cols:
         width = panel_width(cols - o)
-        lanes = min(width, cols - o)
-        if len(packed):
-            product(
-                a, places, none, rows, start, none, none + 1, none, depth, stride_k, packed, o * depth, width, bias, o,
-                none, y, targets, o, lanes,
-            )  # fmt: skip
-        else:
-            product(
-                a, places, none, rows, start, none, none + 1, none, depth, stride_k, b, o, stride_b, bias, o, none, y,
-                targets, o, lanes,
-            )  # fmt: skip
+        product(
+            a, places, none, rows, start, none, none + 1, none, depth, step, b, o if pitch else o * depth,
+            pitch if pitch else width, bias, o, none, y, targets, o, min(width, cols - o),
+        )  # fmt: skip
         o += width
     if relu:
         for i in range(len(y)):
             y[i] = np.float32(0) if y[i] <= 0 else y[i]  # NaN stays NaN
+
+
+@jit
+def _multiply_once(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
+    """`multiply_small`, with b packed first if there is room for it."""
+    if len(packed):
+        pack_small(b, stride_b, stride_n, depth, cols, packed)
+        multiply_small(a, stride_i, stride_k, rows, depth, packed, np.int64(0), cols, bias, relu, y)
+    else:
+        multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y)
 
 
 def _round_up(n: int) -> int:
@@ -317,7 +346,7 @@ def matmul(
         if work < SMALL and depth <= SMALL_DEPTH:
             numbers, stride_b, stride_n = flat(b)
             packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
-            multiply_small(
+            _multiply_once(
                 left, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, False, result
             )
             return out
@@ -345,12 +374,12 @@ def matmul(
     return out
 
 
-def fits_one_call(*arrays: np.ndarray, rows: int, n_out: int, n_in: int) -> bool:
-    """Is a linear layer so small that it is done in one compiled call?"""
-    if rows > SMALL_DEPTH or n_out > SMALL_DEPTH or n_in > SMALL_DEPTH or not 0 < rows * n_out * n_in < SMALL:
+def fits_one_call(arrays: Iterable[np.ndarray], rows: int, *sizes: int) -> bool:
+    """Are linear layers, each from one of the sizes to the next, so small that they are done in one compiled call?"""
+    if min(rows, *sizes) < 1 or max(rows, *sizes) > SMALL_DEPTH or rows * max(map(mul, sizes, sizes[1:])) >= SMALL:
         return False
     for array in arrays:
-        if array.dtype != np.float32 or not array.flags.c_contiguous:
+        if array.dtype != FLOAT32 or not array.flags.c_contiguous:
             return False
     return not use_reference()
 
@@ -362,13 +391,13 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: b
     [[3.0, 0.0]]
     """
     rows, (n_out, n_in) = len(x), w.shape
-    if not fits_one_call(x, w, rows=rows, n_out=n_out, n_in=n_in):
+    if not fits_one_call((x, w), rows, n_in, n_out):
         y = matmul(x, w.T, bias)
         return np.maximum(y, 0, out=y) if relu else y
     y = np.empty((rows, n_out), np.float32)
     bias = np.zeros(n_out, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
     packed = scratch(n_in * _round_up(n_out))
-    multiply_small(x.reshape(-1), n_in, 1, rows, n_in, w.reshape(-1), 1, n_in, n_out, packed, bias, relu, y.reshape(-1))
+    _multiply_once(x.reshape(-1), n_in, 1, rows, n_in, w.reshape(-1), 1, n_in, n_out, packed, bias, relu, y.reshape(-1))
     return y
 
 
@@ -392,8 +421,8 @@ def _linear_grad(g, y, kept, x, w, rows, n_out, n_in, packed, gx, gw, gb):
             kept[i] = g[i] if y[i] > 0 else np.float32(0)
         g = kept
     if len(gx):
-        multiply_small(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, False, gx)
-    multiply_small(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, False, gw)
+        _multiply_once(g, n_out, one, rows, n_out, w, n_in, one, n_in, packed, zeros, False, gx)
+    _multiply_once(g, one, n_out, n_out, rows, x, n_in, one, n_in, packed, zeros, False, gw)
     column_sums(0, n_out, g, n_out, gb)
 
 
@@ -414,7 +443,7 @@ def linear_grad(
     ([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[3.0, 3.0]], [3.0])
     """
     rows, (n_out, n_in) = len(g), w.shape
-    if not need_w or not fits_one_call(g, x, w, rows=rows, n_out=n_out, n_in=n_in):
+    if not need_w or not fits_one_call((g, x, w), rows, n_in, n_out):
         g = g if y is None else np.where(y > 0, g, 0)
         gx, gw = matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None
         if g.dtype != np.float32 or not g.flags.c_contiguous or use_reference():

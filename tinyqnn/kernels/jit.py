@@ -7,8 +7,9 @@ A kernel is an ordinary compiled function that lets go of Python's lock (`nogil`
 
 Both ways, whoever is free takes the next piece. `run` asks nothing of a kernel, but each range wants Python's lock;
 `share` is for kernels of a fraction of a millisecond. A helper that has just worked looks for the next job for some
-0.3 ms before it sleeps, for to wake it would take 40 µs. It is that long because a product that reads some megabytes of
-weights sweeps the caches: Python itself then takes 0.1 ms from one such product to the next.
+0.4 ms before it sleeps, for to wake it would take 40 µs. It is that long because a product that reads some megabytes of
+weights sweeps the caches: Python itself then takes 0.1 ms from one such product to the next. Even awake, a helper needs
+10 µs of Python to begin; where that counts, a kernel is `ByLetter`, and helpers begin it from where they wait.
 
 Why not Numba's `parallel=True`? It adds 0.6 s of compiling to every kernel and has another threading layer on every
 system. On two quiet cores, a product of signs that takes one thread 0.45 ms takes 0.22 ms with OpenMP, 0.28 on the
@@ -25,26 +26,28 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from numba.core.types import unliteral
+from numba.core.ccallback import CFunc
+from numba.core.types import int64, unliteral, void
 
 from tinyqnn.kernels import turns
 from tinyqnn.kernels.addresses import address
 from tinyqnn.kernels.memory import keep_freed_memory
 
-__all__ = ["get_num_threads", "jit", "run", "scratch", "set_num_threads", "share"]
+__all__ = ["ByLetter", "get_num_threads", "jit", "run", "scratch", "set_num_threads", "share"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-PATIENCE = 8000  # how often a thread looks for what it waits for before it sleeps, some 40 ns each
+PATIENCE = 4e-4  # seconds for which a thread looks for what it waits for before it sleeps
 FEW = 10_000_000  # multiplications that one thread has done, in 0.1 ms, before another is awake and has Python's lock
-HOLD = 400  # for how long, in looks, helpers leave Python's lock to the caller of `run`
+HOLD = 16e-6  # seconds for which helpers leave Python's lock to the caller of `run`
 
 keep_freed_memory()
 
@@ -76,10 +79,39 @@ def jit(function: Function | None = None, inner: bool = False, **options: Any) -
         compiled.get_call_template = lambda args, kws: resolve(
             [unliteral(kind) for kind in args], {name: unliteral(kind) for name, kind in kws.items()}
         )
+    _stamp(compiled)
+    return compiled
+
+
+class ByLetter:
+    """A kernel for `share` that helpers begin without Python: all that it is told stands in one letter.
+
+    It is given two addresses, and finds there its seat and a vector of int64, see `turns.opened`. That is worth it for
+    a kernel of a tenth of a millisecond: a helper has it some 10 µs sooner, and so has the caller.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+    @cached_property
+    def address(self) -> int:
+        """Where the compiled kernel is; the first who asks waits until it is compiled or found on disk."""
+        self.compiled = CFunc(self.function, ((int64, int64), void), {}, {"nopython": True})
+        try:
+            self.compiled.enable_caching()
+            _stamp(self.compiled)
+        except RuntimeError:  # no folder for it
+            pass
+        self.compiled.compile()
+        address: Any = self.compiled.address
+        return int(address)
+
+
+def _stamp(compiled: Any) -> None:
+    """Let a cached version be out of date when any file of this folder has changed."""
     cache_file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _folder_stamp())
-    return compiled
 
 
 def _folder_stamp() -> tuple[tuple[str, int, int], ...]:
@@ -113,10 +145,10 @@ class _Job:
         self.call: Callable[[np.ndarray], object] | None = None
         self.error: BaseException | None = None
 
-    def sit(self, number: int = 0, coming: _Job | None = None) -> np.ndarray:
+    def sit(self, number: int = 0, coming: _Job | None = None, board: int = 0) -> np.ndarray:
         """A seat: number 0 is the caller's, the others are for helpers, who then wait for the coming job."""
-        then, mine = coming.address if coming else 0, number % self.ranges
-        return np.array((self.address, then, PATIENCE, self.items, 0, mine, self.ranges), np.int64)
+        then, mine, looks = coming.address if coming else 0, number % self.ranges, _looks(PATIENCE)
+        return np.array((self.address, then, looks, self.items, 0, mine, self.ranges, board, number), np.int64)
 
 
 class _Pool:
@@ -125,6 +157,8 @@ class _Pool:
     def __init__(self) -> None:
         self.threads = _threads_asked()
         self.jobs = (_Job(), _Job())  # the last that began, and the one to come
+        self.board = np.zeros(turns.BOARD, np.int64)
+        self.posting = threading.Lock()  # held while something is posted
         self.lock = threading.Lock()  # held while a job begins
         self.bells: list[SimpleQueue[None]] = []  # one for each helper
         self.asleep: list[bool] = []
@@ -138,20 +172,41 @@ class _Pool:
         """Make the job to come the one to work on, and wake who sleeps."""
         helpers = min(self.threads, items) - 1
         with self.lock:
-            while len(self.bells) < helpers:
-                self.bells.append(SimpleQueue())
-                self.asleep.append(False)
-                index = len(self.bells) - 1
-                threading.Thread(target=self.serve, args=(index,), name=f"tinyqnn-{index}", daemon=True).start()
             job = self.jobs[1]
             job.call, job.items, job.ranges = call, items, min(helpers + 1, turns.RANGES)
             job.numbers[turns.HOLD] = hold
             self.jobs = (job, _Job())
-            for index in range(helpers):
-                if self.asleep[index]:
-                    self.asleep[index] = False
-                    self.bells[index].put(None)
+            self.wake(helpers)
         return job
+
+    def wake(self, helpers: int) -> None:
+        """So many are to come; the lock is held."""
+        while len(self.bells) < helpers:
+            self.bells.append(SimpleQueue())
+            self.asleep.append(False)
+            index = len(self.bells) - 1
+            threading.Thread(target=self.serve, args=(index,), name=f"tinyqnn-{index}", daemon=True).start()
+        for index in range(helpers):
+            if self.asleep[index]:
+                self.asleep[index] = False
+                self.bells[index].put(None)
+
+    def post(self, kernel: int, items: int, letter: np.ndarray) -> None:
+        """Let the kernel at an address do all items, here and on the helpers."""
+        threads = min(self.threads, items)
+        if threads < 2 or self.alone() or not self.posting.acquire(blocking=False):  # one thing at a time is posted
+            _alone(kernel, letter, items)
+            return
+        out = False
+        try:
+            if len(self.bells) < threads - 1 or True in self.asleep:
+                with self.lock:
+                    self.wake(threads - 1)
+            out = _lead(self.board, kernel, letter, items, threads, _looks(PATIENCE))
+        finally:  # whom the system holds up still has work, and needs the letter's arrays
+            while not (out or _are_out(self.board)):
+                time.sleep(2e-5)
+            self.posting.release()
 
     def work(self, call: Callable[[np.ndarray], object], items: int, hold: int = 0) -> None:
         """Run `call(seat)` here and on the helpers until all items are done."""
@@ -170,7 +225,7 @@ class _Pool:
     def serve(self, index: int) -> None:
         """A helper's life: a job, a short wait for the next, and sleep."""
         self.local.inside = True
-        seen = None
+        seen, board = None, address(self.board)
         while True:
             job, coming = self.jobs
             if job is seen:
@@ -178,12 +233,13 @@ class _Pool:
                 if self.jobs[0] is job:
                     self.bells[index].get()
                 self.asleep[index] = False
+                _linger(coming.address, _looks(PATIENCE), board, index + 1)
                 continue
             seen, call = job, job.call
             if call is None or index >= self.threads - 1:
-                _linger(coming.address, PATIENCE)
+                _linger(coming.address, _looks(PATIENCE), board, index + 1)
                 continue
-            seat = job.sit(index + 1, coming)
+            seat = job.sit(index + 1, coming, board)
             try:
                 call(seat)
             except BaseException as error:  # for the caller to raise, who need not wait for these items
@@ -214,8 +270,39 @@ def _leave(seat):
 
 
 @jit
-def _linger(address, patience):
-    turns.linger(address, patience)
+def _linger(address, patience, board, number):
+    turns.linger(address, patience, board, number)
+
+
+@jit
+def _lead(board, kernel, letter, items, threads, patience):
+    return turns.lead(board.ctypes.data, kernel, letter.ctypes.data, items, threads, patience)
+
+
+@jit
+def _alone(kernel, letter, items):
+    turns.alone(kernel, letter.ctypes.data, items)
+
+
+@jit(nogil=False)
+def _are_out(board):
+    return turns.are_out(board.ctypes.data)
+
+
+def _looks(seconds: float) -> int:
+    """How often a thread looks for what it waits for in so many seconds."""
+    return int(seconds * _looks_a_second())
+
+
+@cache
+def _looks_a_second() -> float:
+    """Processors differ: to pause between two looks takes them from 10 to 60 ns."""
+    nobody, spans = _Job(), []
+    for looks in (1, 1000, 1000, 1000):  # in the first it is compiled
+        start = time.perf_counter()
+        _linger(nobody.address, looks, nobody.address, 0)
+        spans.append(time.perf_counter() - start)
+    return 1000 / min(spans[1:])
 
 
 _pool = _Pool()
@@ -258,10 +345,11 @@ def set_num_threads(threads: int) -> None:
     _pool.threads = int(threads)
 
 
-def share(kernel: Callable[..., object], items: int, *args: Any) -> None:
+def share(kernel: Callable[..., object] | ByLetter, items: int, *args: Any) -> None:
     """Call `kernel(seat, *args)` on several threads at once; it takes items 0 … `items` − 1 one by one, see `turns.py`.
 
     A kernel writes only what belongs to its items, its result does not depend on who takes them, and it does not raise.
+    One `ByLetter` gets one vector of int64.
 
     >>> from tinyqnn.kernels.turns import leave, take
     >>> @jit
@@ -275,7 +363,10 @@ def share(kernel: Callable[..., object], items: int, *args: Any) -> None:
     >>> share(square, 5, x, y); y.tolist()
     [0, 1, 4, 9, 16]
     """
-    if _pool.alone() or items <= 1:
+    if isinstance(kernel, ByLetter):
+        (letter,) = args
+        _pool.post(kernel.address, items, letter)
+    elif _pool.alone() or items <= 1:
         job = _Job()
         job.items = items
         kernel(job.sit(), *args)
@@ -316,7 +407,7 @@ def run(body: Callable[[int, int], None], items: int, chunk: int | None = None, 
             body(i * size, min((i + 1) * size, items))
         _leave(seat)
 
-    _pool.work(call, -(-items // size), HOLD)
+    _pool.work(call, -(-items // size), _looks(HOLD))
 
 
 def scratch(size: int, slot: int = 0) -> np.ndarray:

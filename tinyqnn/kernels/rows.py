@@ -12,7 +12,7 @@ from tinyqnn.kernels.exponential import exp
 from tinyqnn.kernels.jit import jit, run
 from tinyqnn.kernels.loops import CHUNK, pieces
 
-__all__ = ["add_rows", "cross_entropy"]
+__all__ = ["add_rows", "check_class", "cross_entropy"]
 
 Array = np.ndarray
 
@@ -63,26 +63,61 @@ def _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad):
         out[target] -= np.float32(share)
 
 
-def cross_entropy(x: Array, targets: Array, ignore_index: int, share: float) -> tuple[Array, Array]:
-    """−ln softmax(x)[target] of every row, and share · (softmax(x) − onehot(target)): (n, k), (n,) -> (n,), (n, k).
+@jit
+def _count(targets, classes, ignore_index):
+    """How many targets count, and the place of one that is no class, or −1."""
+    n, wrong = 0, -1
+    for i in range(len(targets)):
+        if targets[i] != ignore_index:
+            n += 1
+            if targets[i] < 0 or targets[i] >= classes:
+                wrong = i
+    return n, wrong
 
-    Rows whose target is `ignore_index` give zeros.
 
-    >>> loss, grad = cross_entropy(np.zeros((1, 2), np.float32), np.array([1]), -100, 1.0)
-    >>> loss.round(4).tolist(), grad.tolist()
-    ([0.6930999755859375], [[0.5, -0.5]])
+@jit
+def _cross_entropy_at_once(x, targets, ignore_index, loss, grad):
+    """All rows, if there are few: the sum of their losses and what `_count` tells."""
+    n, wrong = _count(targets, x.shape[1], ignore_index)
+    total = 0.0
+    if wrong < 0:
+        _cross_entropy(x, targets, ignore_index, 1 / max(n, 1), 0, len(x), loss, grad)
+        for i in range(len(x)):
+            total += loss[i]
+    return total, n, wrong
+
+
+def cross_entropy(x: Array, targets: Array, ignore_index: int) -> tuple[float, Array]:
+    """The mean of −ln softmax(x)[target] over all rows whose target counts, and its gradient: (n, k), (n,) -> (n, k).
+
+    Rows whose target is `ignore_index` do not count, and their gradient is 0. A ValueError for a target that is none.
+
+    >>> loss, grad = cross_entropy(np.zeros((1, 2), np.float32), np.array([1]), -100)
+    >>> round(loss, 4), grad.tolist()
+    (0.6931, [[0.5, -0.5]])
     """
     x = np.ascontiguousarray(x)
     loss, grad = np.empty(len(x), np.float32), np.empty_like(x)
     if x.size <= CHUNK:
-        _cross_entropy(x, targets, ignore_index, share, 0, len(x), loss, grad)
+        total, n, wrong = _cross_entropy_at_once(x, targets, ignore_index, loss, grad)
+        check_class(targets, wrong, x.shape[1])
     else:
+        n, wrong = _count(targets, x.shape[1], ignore_index)
+        check_class(targets, wrong, x.shape[1])
+        share = 1 / max(n, 1)
         run(
             lambda first, last: _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad),
             len(x),
             max(pieces(x.size) // x.shape[1], 1),
         )
-    return loss, grad
+        total = loss.sum(dtype=np.float64)
+    return float(total) / max(n, 1), grad
+
+
+def check_class(targets: Array, place: int, classes: int) -> None:
+    """A ValueError, if there is a place where the target is no class; it is −1 if there is none."""
+    if place >= 0:
+        raise ValueError(f"target {int(targets[place])} is no class: the input has classes 0 … {classes - 1}")
 
 
 @jit

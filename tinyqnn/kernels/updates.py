@@ -18,16 +18,19 @@ from itertools import accumulate
 import numpy as np
 
 from tinyqnn.kernels import use_reference
-from tinyqnn.kernels.addresses import addresses, numbers_at
-from tinyqnn.kernels.jit import get_num_threads, jit, share
+from tinyqnn.kernels.addresses import numbers_at
+from tinyqnn.kernels.ahead import ahead_of_writing
+from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, share
 from tinyqnn.kernels.loops import CHUNK
-from tinyqnn.kernels.turns import leave, take
+from tinyqnn.kernels.turns import leave, opened, take
 
 __all__ = ["adam", "fast", "flush", "sgd"]
 
 Array = np.ndarray
 
 FEW = 1 << 15  # numbers of all arrays that one thread has moved before another would help
+PIECE = 512  # numbers, of which the next are asked for while these are moved
+FLOAT32 = np.dtype(np.float32)
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
 
 
@@ -38,7 +41,7 @@ def fast(*arrays: Array) -> bool:
     False
     """
     for a in arrays:
-        if a.dtype != np.float32 or not a.flags.c_contiguous:
+        if a.dtype != FLOAT32 or not a.flags.c_contiguous:
             return False
     return not use_reference()
 
@@ -60,55 +63,59 @@ def flush(*averages: Array) -> None:
 
 
 @jit(inner=True)
-def _sgd(p, g, m, count, lr, momentum, fresh, decay, nesterov):
-    ps, gs, ms = numbers_at(p, count), numbers_at(g, count), numbers_at(m, count)
+def _sgd(ps, gs, ms, lr, momentum, fresh, decay, nesterov):
     if momentum == 0:
-        for i in range(count):
+        for i in range(len(ps)):
             ps[i] -= (ps[i] * decay + gs[i] if decay else gs[i]) * lr
     elif nesterov:
-        for i in range(count):
+        for i in range(len(ps)):
             slope = ps[i] * decay + gs[i] if decay else gs[i]
             ms[i] = _flushed(ms[i] * momentum + slope * fresh)
             ps[i] -= (ms[i] * momentum + slope) * lr
     else:
-        for i in range(count):
+        for i in range(len(ps)):
             ms[i] = _flushed(ms[i] * momentum + (ps[i] * decay + gs[i] if decay else gs[i]) * fresh)
             ps[i] -= ms[i] * lr
 
 
-@jit
-def _sgd_of_all(seat, items, ends, p, g, m, fresh, lr, momentum, decay, nesterov):
-    lr, momentum, decay = np.float32(lr), np.float32(momentum), np.float32(decay)
+@ByLetter
+def _sgd_of_all(at, told):
+    seat, letter = opened(at, told)
+    items, count, rates, nesterov = letter[0], letter[1], numbers_at(letter[2], 3 + letter[1]), letter[3] != 0
+    p, g, m, ends = letter[4:], letter[4 + count :], letter[4 + 2 * count :], letter[4 + 3 * count :][: count + 1]
     item = take(seat)
     while item >= 0:
-        for i in range(len(p)):
-            a, count = _overlap(item, items, ends, i)
-            if count > 0:
-                _sgd(p[i] + 4 * a, g[i] + 4 * a, m[i] + 4 * a, count, lr, momentum, fresh[i], decay, nesterov)
+        for i in range(count):
+            a, b = _overlap(item, items, ends, i)
+            if a < b:
+                ps, gs, ms = numbers_at(p[i], b), numbers_at(g[i], b), numbers_at(m[i], b)
+                for j in range(a, b, PIECE):
+                    end = min(j + PIECE, b)
+                    ahead_of_writing(ps, end, min(end + PIECE, b))
+                    _sgd(ps[j:end], gs[j:end], ms[j:end], rates[0], rates[1], rates[3 + i], rates[2], nesterov)
         item = take(seat)
     leave(seat)
 
 
 @jit(forceinline=True)
 def _overlap(item, items, ends, i):
-    """Where an item's part of all numbers begins in array i, and how many they are; array i ends at `ends[i + 1]`."""
+    """Where an item's part of all numbers begins and ends in array i, whose own end is `ends[i + 1]`."""
     total, a, b = ends[len(ends) - 1], ends[i], ends[i + 1]
     first, last = item * total // items, (item + 1) * total // items
-    first, last = (first if first > a else a), (last if last < b else b)
-    return first - a, last - first
+    return max(first, a) - a, min(last, b) - a
 
 
-def _items(arrays: Sequence[Array]) -> tuple[int, Array]:
+def _items(arrays: Sequence[Array]) -> tuple[int, list[int]]:
     """In how many parts threads move these arrays, and where each would end if they stood in one row."""
     ends, threads = [0, *accumulate([array.size for array in arrays])], get_num_threads()
     total = ends[-1]
-    return (1 if total <= FEW else 2 * threads if total <= threads * CHUNK else -(-total // CHUNK)), np.array(ends)
+    return (1 if total <= FEW else 2 * threads if total <= threads * CHUNK else -(-total // CHUNK)), ends
 
 
 def sgd(
     params: Sequence[Array],
     grads: Sequence[Array],
-    averages: Sequence[Array] | None,
+    averages: Sequence[Array],
     fresh: Sequence[float],
     lr: float,
     momentum: float,
@@ -117,42 +124,48 @@ def sgd(
 ) -> None:
     """m ← momentum·m + fresh·(g + decay·p), p ← p − lr·m, or with `nesterov` p − lr·(g + decay·p + momentum·m).
 
-    Of many parameters at once: each p, g and m is an array, and has a number `fresh`.
+    Of many parameters at once: each p, g and m is an array, and has a number `fresh`. Without momentum no m is touched.
 
     >>> p = np.ones(1, np.float32)
-    >>> sgd([p], [p.copy()], None, [1.0], 0.5, 0.0, 0.0, False)
+    >>> sgd([p], [p.copy()], [p], [1.0], 0.5, 0.0, 0.0, False)
     >>> p.tolist()
     [0.5]
     """
     items, ends = _items(params)
-    p, g = addresses(params), addresses(grads)
-    m = p if averages is None else addresses(averages)
-    rates = np.array(fresh, np.float32)
-    share(_sgd_of_all, items, items, ends, p, g, m, rates, lr, momentum, decay, nesterov)
+    rates = np.array([lr, momentum, decay, *fresh], np.float32)
+    arrays = map(id, (*params, *grads, *averages))
+    share(_sgd_of_all, items, np.array((items, len(params), id(rates), nesterov, *arrays, *ends)))
 
 
 @jit(inner=True, error_model="numpy")  # a test for division by 0 would keep the loop from filling vectors
-def _adam(p, g, m, v, count, beta1, rest1, beta2, rest2, decay, correction, eps, rate):
-    ps, gs, ms, vs = numbers_at(p, count), numbers_at(g, count), numbers_at(m, count), numbers_at(v, count)
-    for i in range(count):
+def _adam(ps, gs, ms, vs, beta1, rest1, beta2, rest2, decay, correction, eps, rate):
+    for i in range(len(ps)):
         slope = ps[i] * decay + gs[i] if decay else gs[i]
         ms[i] = _flushed(ms[i] * beta1 + slope * rest1)
         vs[i] = _flushed(vs[i] * beta2 + slope * slope * rest2)
         ps[i] -= ms[i] / (np.sqrt(vs[i]) * correction + eps) * rate
 
 
-@jit
-def _adam_of_all(seat, items, ends, p, g, m, v, corrections, rates, beta1, rest1, beta2, rest2, decay, eps):
-    beta1, rest1, beta2, rest2 = np.float32(beta1), np.float32(rest1), np.float32(beta2), np.float32(rest2)
-    decay, eps, item = np.float32(decay), np.float32(eps), take(seat)
+@ByLetter
+def _adam_of_all(at, told):
+    seat, letter = opened(at, told)
+    items, count, numbers = letter[0], letter[1], numbers_at(letter[2], 6 + 2 * letter[1])
+    beta1, rest1, beta2, rest2, decay, eps = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    corrections, rates = numbers[6 : 6 + count], numbers[6 + count :]
+    p, g, m, v = letter[3:], letter[3 + count :], letter[3 + 2 * count :], letter[3 + 3 * count :]
+    ends, item = letter[3 + 4 * count :][: count + 1], take(seat)
     while item >= 0:
-        for i in range(len(p)):
-            a, count = _overlap(item, items, ends, i)
-            if count > 0:
-                _adam(
-                    p[i] + 4 * a, g[i] + 4 * a, m[i] + 4 * a, v[i] + 4 * a, count, beta1, rest1, beta2, rest2, decay,
-                    corrections[i], eps, rates[i],
-                )  # fmt: skip
+        for i in range(count):
+            a, b = _overlap(item, items, ends, i)
+            if a < b:
+                ps, gs, ms, vs = numbers_at(p[i], b), numbers_at(g[i], b), numbers_at(m[i], b), numbers_at(v[i], b)
+                for j in range(a, b, PIECE):
+                    end = min(j + PIECE, b)
+                    ahead_of_writing(ps, end, min(end + PIECE, b))
+                    _adam(
+                        ps[j:end], gs[j:end], ms[j:end], vs[j:end], beta1, rest1, beta2, rest2, decay, corrections[i],
+                        eps, rates[i],
+                    )  # fmt: skip
         item = take(seat)
     leave(seat)
 
@@ -179,7 +192,6 @@ def adam(
     """
     beta1, beta2 = betas
     items, ends = _items(params)
-    share(
-        _adam_of_all, items, items, ends, *map(addresses, (params, grads, averages, squares)),
-        np.array(corrections, np.float32), np.array(rates, np.float32), beta1, 1 - beta1, beta2, 1 - beta2, decay, eps,
-    )  # fmt: skip
+    numbers = np.array([beta1, 1 - beta1, beta2, 1 - beta2, decay, eps, *corrections, *rates], np.float32)
+    arrays = map(id, (*params, *grads, *averages, *squares))
+    share(_adam_of_all, items, np.array((items, len(params), id(numbers), *arrays, *ends)))

@@ -51,23 +51,20 @@ class SGD(Optimizer):
         super().__init__(params, options)
 
     def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
-        momentum, params, grads, averages, fresh = bool(group["momentum"]), [], [], [], []
+        together = []
         for param, grad, state in moving:
-            if not kernels.updates.fast(param, grad, state.get("momentum_buffer", param)):
+            if kernels.updates.fast(param, grad, state.get("momentum_buffer", param)):
+                fresh = self.remember(param, state, group)
+                together.append((param, grad, state.get("momentum_buffer", param), fresh))
+            else:
                 self.update(param, grad, state, group)
-                continue
-            params.append(param)
-            grads.append(grad)
-            fresh.append(self.remember(param, state, group))
-            if momentum:
-                averages.append(state["momentum_buffer"])
-        if params:
+        if together:
             numbers = [float(group[name]) for name in ("lr", "momentum", "weight_decay")]
-            kernels.updates.sgd(params, grads, averages or None, fresh, *numbers, group["nesterov"])
+            kernels.updates.sgd(*zip(*together), *numbers, group["nesterov"])
 
     def remember(self, param: Array, state: State, group: Group) -> float:
         """What a gradient counts in m; in the first step, which makes m, all."""
-        if group["momentum"] and "momentum_buffer" not in state:
+        if "momentum_buffer" not in state and group["momentum"]:
             state["momentum_buffer"] = np.zeros_like(param)
             return 1.0
         return 1.0 - float(group["dampening"])
