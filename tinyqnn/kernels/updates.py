@@ -40,10 +40,8 @@ def fast(*arrays: Array) -> bool:
     >>> fast(np.zeros(3))
     False
     """
-    for a in arrays:
-        if a.dtype != FLOAT32 or not a.flags.c_contiguous:
-            return False
-    return not use_reference()
+    kinds, orders = [array.dtype for array in arrays], [array.flags.c_contiguous for array in arrays]
+    return kinds.count(FLOAT32) == len(kinds) and all(orders) and not use_reference()
 
 
 @jit(inner=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.optim.optimizer import Group, Optimizer, Params, State, blocks
+from tinyqnn.optim.optimizer import Group, Moving, Optimizer, Params, State, blocks
 from tinyqnn.tensor import Array
 
 
@@ -48,18 +48,17 @@ class Adam(Optimizer):
             raise ValueError(f"betas are two numbers from 0 to just below 1, got {betas}")
         super().add_param_group(group)
 
-    def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
-        together = []
-        for param, grad, state in moving:
-            if kernels.updates.fast(param, grad, state.get("exp_avg", param), state.get("exp_avg_sq", param)):
-                numbers = self.remember(param, state, group)
-                together.append((param, grad, state["exp_avg"], state["exp_avg_sq"], *numbers))
-            else:
-                self.update(param, grad, state, group)
-        if together:
-            beta1, beta2 = map(float, group["betas"])
-            decay, eps = float(group["weight_decay"]), float(group["eps"])
-            kernels.updates.adam(*zip(*together), (beta1, beta2), decay, eps)
+    def update_all(self, moving: list[Moving], group: Group) -> None:
+        params, grads, states = zip(*moving)
+        remembered = [state.get(key, param) for key in ("exp_avg", "exp_avg_sq") for param, _, state in moving]
+        if not kernels.updates.fast(*params, *grads, *remembered):
+            self.update_each(moving, group)
+            return
+        corrections, rates = zip(*[self.remember(param, state, group) for param, _, state in moving])
+        averages, squares = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
+        beta1, beta2 = map(float, group["betas"])
+        decay, eps = float(group["weight_decay"]), float(group["eps"])
+        kernels.updates.adam(params, grads, averages, squares, corrections, rates, (beta1, beta2), decay, eps)
 
     def remember(self, param: Array, state: State, group: Group) -> tuple[float, float]:
         """Count the step; what √v is multiplied with, 1 / √(1 − β2ᵗ), and the rate, lr / (1 − β1ᵗ)."""

@@ -16,6 +16,7 @@ from tinyqnn.tensor import Array, Tensor
 
 Group = dict[str, Any]
 State = dict[str, Any]
+Moving = tuple[Array, Array, State]  # a parameter, its gradient, and what is remembered of it
 Params = Union[Iterable[Tensor], Iterable[Mapping[str, Any]]]
 
 BLOCK = (
@@ -102,12 +103,21 @@ class Optimizer:
                     grad = np.empty_like(data)
                     grad[...] = p.grad
                 moving.append((data, grad, self.state.setdefault(p, {})))
-            self.update_all(moving, group)
+            if moving:
+                self.update_all(moving, group)
 
-    def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
-        """Move all parameters of a group; here one after the other."""
+    def update_all(self, moving: list[Moving], group: Group) -> None:
+        """Move all parameters of a group, at least one; here one after the other."""
         for param, grad, state in moving:
             self.update(param, grad, state, group)
+
+    def update_each(self, moving: list[Moving], group: Group) -> None:
+        """Move all parameters of a group for `update_all`, which one of them, or the only one, keeps from doing so."""
+        for one in moving:
+            if len(moving) == 1:
+                self.update(*one, group)
+            else:
+                self.update_all([one], group)
 
     def update(self, param: Array, grad: Array, state: State, group: Group) -> None:
         """Move one parameter; `state` is what is remembered of it, empty in its first step."""

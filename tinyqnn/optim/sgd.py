@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from operator import is_
+
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.optim.optimizer import Group, Optimizer, Params, State, blocks
+from tinyqnn.optim.optimizer import Group, Moving, Optimizer, Params, State, blocks
 from tinyqnn.tensor import Array
 
 
@@ -50,17 +52,18 @@ class SGD(Optimizer):
         }
         super().__init__(params, options)
 
-    def update_all(self, moving: list[tuple[Array, Array, State]], group: Group) -> None:
-        together = []
-        for param, grad, state in moving:
-            if kernels.updates.fast(param, grad, state.get("momentum_buffer", param)):
-                fresh = self.remember(param, state, group)
-                together.append((param, grad, state.get("momentum_buffer", param), fresh))
-            else:
-                self.update(param, grad, state, group)
-        if together:
-            numbers = [float(group[name]) for name in ("lr", "momentum", "weight_decay")]
-            kernels.updates.sgd(*zip(*together), *numbers, group["nesterov"])
+    def update_all(self, moving: list[Moving], group: Group) -> None:
+        params, grads, states = zip(*moving)
+        averages = [state.get("momentum_buffer", param) for param, _, state in moving]
+        if not kernels.updates.fast(*params, *grads, *averages):
+            self.update_each(moving, group)
+            return
+        fresh = [1.0 - float(group["dampening"])] * len(params)
+        if group["momentum"] and any(map(is_, averages, params)):  # somebody's first step
+            fresh = [self.remember(param, state, group) for param, _, state in moving]
+            averages = [state["momentum_buffer"] for state in states]
+        numbers = [float(group[name]) for name in ("lr", "momentum", "weight_decay")]
+        kernels.updates.sgd(params, grads, averages, fresh, *numbers, group["nesterov"])
 
     def remember(self, param: Array, state: State, group: Group) -> float:
         """What a gradient counts in m; in the first step, which makes m, all."""
