@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 import tinyqnn
-from tinyqnn.kernels import jit, turns, use_reference, using
-from tinyqnn.kernels.turns import NUMBER, RANGE, add, again, finish, leave, opened, take
+from tinyqnn.kernels import board as boards
+from tinyqnn.kernels import jit, use_reference, using
+from tinyqnn.kernels.board import opened
+from tinyqnn.kernels.seats import NUMBER, RANGE, add
+from tinyqnn.kernels.turns import again, finish, leave, take
 
 
 def python(code: str, folder: str | os.PathLike[str] | None = None, **environment: str) -> str:
@@ -250,17 +253,17 @@ def test_helpers_come_to_what_is_posted_awake_or_asleep():
 
 @pytest.mark.skipif(use_reference(), reason="what takes items is compiled")
 def test_a_helper_does_what_is_posted_once_and_only_if_so_many_are_wanted():
-    nobody, board, letter = jit._Job(), np.zeros(turns.BOARD, np.int64), np.zeros(5, int)
+    nobody, board, letter = jit._Job(), np.zeros(boards.BOARD, np.int64), np.zeros(5, int)
     posted = {
-        turns.POSTED: 1, turns.THREADS: 2, turns.HOW_MANY: 5, turns.KERNEL: count_in_letter.address,
-        turns.LETTER: letter.ctypes.data,
+        boards.POSTED: 1, boards.THREADS: 2, boards.HOW_MANY: 5, boards.KERNEL: count_in_letter.address,
+        boards.LETTER: letter.ctypes.data,
     }  # fmt: skip
     for place, number in posted.items():
         board[place] = number
     for helper, count in ((2, 0), (1, 1), (1, 1)):
         jit._linger(nobody.address, 10, board.ctypes.data, helper)
         assert letter.tolist() == [count] * 5
-        assert board[turns.INSIDE] == 0
+        assert board[boards.INSIDE] == 0
 
 
 @jit.jit
@@ -319,7 +322,7 @@ def test_a_second_loop_begins_when_the_first_is_done_and_takes_each_item_once(th
 def test_who_waits_for_a_second_loop_goes_when_the_caller_was_interrupted():
     job, second = jit._Job(), np.zeros(7, int)
     job.items = 3
-    coming, board = jit._Job(), np.zeros(turns.BOARD, np.int64)
+    coming, board = jit._Job(), np.zeros(boards.BOARD, np.int64)
     caller, helper = job.sit(), job.sit(1, coming, board.ctypes.data)
     jit._take(caller)  # and is interrupted before it has done this item
     jit._close(job.sit())

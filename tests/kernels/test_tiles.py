@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tinyqnn.kernels import Int8Gemm, jit, simd, tiled, tiles, turns, use_reference
+from tinyqnn.kernels import Int8Gemm, jit, seats, simd, tiled, tiles, use_reference
 from tinyqnn.kernels.jit import aligned
 from tinyqnn.kernels.pack import pack_words
 
@@ -90,7 +90,7 @@ def test_each_thread_takes_another_number():
     @jit.jit
     def many(counter, found):
         while True:
-            mine = turns.add(tiles.address(counter), 0, 1)
+            mine = seats.add(tiles.address(counter), 0, 1)
             if mine >= len(found):
                 return
             found[mine] += 1

@@ -30,6 +30,8 @@ _SUBMODULES = frozenset(
         "requantize",
         "gates",
         "jit",
+        "seats",
+        "board",
         "turns",
         "memory",
         "simd",

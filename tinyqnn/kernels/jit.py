@@ -36,7 +36,8 @@ import numpy as np
 from numba.core.ccallback import CFunc
 from numba.core.types import int64, unliteral, void
 
-from tinyqnn.kernels import turns
+from tinyqnn.kernels import board as boards
+from tinyqnn.kernels import seats, turns
 from tinyqnn.kernels.addresses import address
 from tinyqnn.kernels.memory import keep_freed_memory
 
@@ -86,7 +87,7 @@ def jit(function: Function | None = None, inner: bool = False, **options: Any) -
 class ByLetter:
     """A kernel for `share` that helpers begin without Python: all that it is told stands in one letter.
 
-    It is given two addresses, and finds there its seat and a vector of int64, see `turns.opened`. That is worth it for
+    It is given two addresses, and finds there its seat and a vector of int64, see `board.opened`. That is worth it for
     a kernel of a tenth of a millisecond: a helper has it some 10 µs sooner, and so has the caller.
     """
 
@@ -136,10 +137,10 @@ def _threads_asked() -> int:
 
 
 class _Job:
-    """A loop that threads share: its numbers (see `turns.py`), and what each thread calls with its seat."""
+    """A loop that threads share: its numbers (see `seats.py`), and what each thread calls with its seat."""
 
     def __init__(self) -> None:
-        self.numbers = np.zeros(turns.SIZE, np.int64)
+        self.numbers = np.zeros(seats.SIZE, np.int64)
         self.address = address(self.numbers)
         self.items, self.ranges = 0, 1
         self.call: Callable[[np.ndarray], object] | None = None
@@ -157,7 +158,7 @@ class _Pool:
     def __init__(self) -> None:
         self.threads = _threads_asked()
         self.jobs = (_Job(), _Job())  # the last that began, and the one to come
-        self.board = np.zeros(turns.BOARD, np.int64)
+        self.board = np.zeros(boards.BOARD, np.int64)
         self.posting = threading.Lock()  # held while something is posted
         self.lock = threading.Lock()  # held while a job begins
         self.bells: list[SimpleQueue[None]] = []  # one for each helper
@@ -173,8 +174,8 @@ class _Pool:
         helpers = min(self.threads, items) - 1
         with self.lock:
             job = self.jobs[1]
-            job.call, job.items, job.ranges = call, items, min(helpers + 1, turns.RANGES)
-            job.numbers[turns.HOLD] = hold
+            job.call, job.items, job.ranges = call, items, min(helpers + 1, seats.RANGES)
+            job.numbers[seats.HOLD] = hold
             self.jobs = (job, _Job())
             self.wake(helpers)
         return job
@@ -217,7 +218,7 @@ class _Pool:
         finally:  # after an error or Ctrl-C, too: what helpers have begun is waited for
             job.call = None
             taken = _close(seat)
-            while job.numbers[turns.DONE] < taken:
+            while job.numbers[seats.DONE] < taken:
                 time.sleep(2e-5)
         if job.error is not None:
             raise job.error
@@ -276,17 +277,17 @@ def _linger(address, patience, board, number):
 
 @jit
 def _lead(board, kernel, letter, items, threads, patience):
-    return turns.lead(board.ctypes.data, kernel, letter.ctypes.data, items, threads, patience)
+    return boards.lead(board.ctypes.data, kernel, letter.ctypes.data, items, threads, patience)
 
 
 @jit
 def _alone(kernel, letter, items):
-    turns.alone(kernel, letter.ctypes.data, items)
+    boards.alone(kernel, letter.ctypes.data, items)
 
 
 @jit(nogil=False)
 def _are_out(board):
-    return turns.are_out(board.ctypes.data)
+    return boards.are_out(board.ctypes.data)
 
 
 def _looks(seconds: float) -> int:

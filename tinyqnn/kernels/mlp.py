@@ -25,10 +25,12 @@ from operator import mul
 import numpy as np
 
 from tinyqnn.kernels.addresses import numbers_at
+from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.gemm import TILE_ROWS, column_sums, fits_one_call, multiply_small, pack_small
 from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, scratch, share
+from tinyqnn.kernels.seats import RANGE
 from tinyqnn.kernels.simd import LANES
-from tinyqnn.kernels.turns import RANGE, again, finish, leave, opened, take
+from tinyqnn.kernels.turns import again, finish, leave, take
 
 __all__ = ["backward", "fits", "forward"]
 

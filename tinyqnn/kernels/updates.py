@@ -20,9 +20,10 @@ import numpy as np
 from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.addresses import numbers_at
 from tinyqnn.kernels.ahead import ahead_of_writing
+from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, share
 from tinyqnn.kernels.loops import CHUNK
-from tinyqnn.kernels.turns import leave, opened, take
+from tinyqnn.kernels.turns import leave, take
 
 __all__ = ["adam", "fast", "flush", "sgd"]
 
