@@ -43,7 +43,7 @@ __all__ = [
     "opened",
 ]  # fmt: skip
 
-# The number of the job that is posted, or 0; how many helpers are inside; what is posted, its items and threads, and how
+# The number of the job that is posted, or 0; how many helpers are inside; what is posted, its items, threads, and how
 # often something was; the job's own numbers; and the threads' seats.
 POSTED, INSIDE, WHAT, NUMBERS = (LINE * i for i in range(4))
 KERNEL, LETTER, HOW_MANY, THREADS, LAST = range(WHAT, WHAT + 5)
