@@ -38,7 +38,7 @@ def test_every_scheme_of_one_scale_has_a_unit(notation, size, log_scale, seed):
     u = units.unit(x)
     assert u.dtype == np.float32
     assert 1 <= u < 2
-    numbers = np.array([units.short(number) for number in x[:500] / u], np.float32)
+    numbers = np.array([units.nearest_short(number) for number in x[:500] / u], np.float32)
     assert is_short(numbers)
     np.testing.assert_array_equal(numbers * u, x[:500])
 

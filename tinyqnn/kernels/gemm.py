@@ -40,6 +40,7 @@ from tinyqnn.kernels.simd import (
     store,
     store_tile,
     transpose,
+    whole_vectors,
 )
 from tinyqnn.kernels.thirds import flat
 
@@ -203,6 +204,14 @@ def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
             o += width
 
 
+@jit(inner=True)
+def _gather(a, start, stride_i, stride_k, rows, depth, space, pitch):
+    """Rows of a transposed matrix, which would be walked across its lines: LANES of them, k by k, side by side."""
+    for k in range(depth):
+        for i in range(0, rows, LANES):
+            store(load(a, start + i * stride_i + k * stride_k, rows - i), space, i * pitch + k * LANES, LANES)
+
+
 @jit
 def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols, packed, bias, y, row_block, block):
     """Items first … last of y, blocks of `row_block` rows × `block` columns, with `step` numbers of k at a time."""
@@ -219,11 +228,8 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
             steps = min(step, depth - k0)
             if stride_k == 1:
                 source, base, walk = a, i0 * stride_i + k0, none + 1
-            else:  # a transposed matrix is walked across its lines: gather LANES rows side by side first
-                for i in range(0, count, LANES):
-                    for k in range(steps):
-                        value = load(a, (i0 + i) * stride_i + (k0 + k) * stride_k, count - i)
-                        store(value, space, (i * step) + k * LANES, LANES)
+            else:
+                _gather(a, i0 * stride_i + k0 * stride_k, stride_i, stride_k, count, steps, space, step)
                 source, base, walk = space, none, none + LANES
             o = o0
             while o < o1:
@@ -254,12 +260,10 @@ def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, rel
         for i in range(rows):
             places[i], targets[i] = i * stride_i, i * cols
     else:
-        side_by_side, step = np.empty((rows + LANES - 1) // LANES * LANES * depth, np.float32), np.int64(LANES)
+        side_by_side, step = np.empty(whole_vectors(rows) * depth, np.float32), np.int64(LANES)
+        _gather(a, none, stride_i, stride_k, rows, depth, side_by_side, depth)
         for i in range(rows):
             places[i], targets[i] = i // LANES * LANES * depth + i % LANES, i * cols
-        for k in range(depth):
-            for i in range(0, rows, LANES):
-                store(load(a, i * stride_i + k * stride_k, rows - i), side_by_side, i * depth + k * LANES, LANES)
         a = side_by_side
     o = none
     while o < cols:
@@ -284,16 +288,11 @@ def _multiply_once(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, co
         multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y)
 
 
-def _round_up(n: int) -> int:
-    """`n` in whole vectors."""
-    return -(-n // LANES) * LANES
-
-
 def pack(b: np.ndarray) -> Packed:
     """`b` (K, N), float32, in the order in which a product reads it."""
     numbers, stride_k, stride_n = flat(b)
     depth, cols = b.shape
-    packed = aligned(depth * _round_up(cols))
+    packed = aligned(depth * whole_vectors(cols))
     panels = -(-cols // (WIDEST * LANES))
 
     def body(first: int, last: int) -> None:
@@ -345,7 +344,7 @@ def matmul(
             return out
         if work < SMALL and depth <= SMALL_DEPTH:
             numbers, stride_b, stride_n = flat(b)
-            packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * _round_up(cols))
+            packed = scratch(0 if stride_n == 1 and cols % LANES == 0 else depth * whole_vectors(cols))
             _multiply_once(
                 left, stride_i, stride_k, rows, depth, numbers, stride_b, stride_n, cols, packed, bias, False, result
             )
@@ -364,7 +363,7 @@ def matmul(
     panels = b.data
 
     def body(first: int, last: int) -> None:
-        space = scratch(0 if stride_k == 1 else _round_up(row_block) * step)
+        space = scratch(0 if stride_k == 1 else whole_vectors(row_block) * step)
         _multiply(
             first, last, space, left, stride_i, stride_k, rows, depth, step, cols, panels, bias, result, row_block,
             block,
@@ -396,7 +395,7 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: b
         return np.maximum(y, 0, out=y) if relu else y
     y = np.empty((rows, n_out), np.float32)
     bias = np.zeros(n_out, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
-    packed = scratch(n_in * _round_up(n_out))
+    packed = scratch(n_in * whole_vectors(n_out))
     _multiply_once(x.reshape(-1), n_in, 1, rows, n_in, w.reshape(-1), 1, n_in, n_out, packed, bias, relu, y.reshape(-1))
     return y
 
@@ -452,7 +451,7 @@ def linear_grad(
         run(lambda first, last: column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))
         return gx, gw, gb
     gx, gw, gb = np.empty((rows if need_x else 0, n_in), np.float32), np.empty_like(w), np.empty(n_out, np.float32)
-    packed = scratch(max(rows, n_out) * _round_up(n_in))
+    packed = scratch(max(rows, n_out) * whole_vectors(n_in))
     result, kept = (y.reshape(-1), scratch(y.size, slot=1)) if y is not None else (gb[:0], gb)
     _linear_grad(
         g.reshape(-1), result, kept, x.reshape(-1), w.reshape(-1), rows, n_out, n_in, packed,

@@ -35,6 +35,7 @@ import numba
 import numpy as np
 from numba.core.ccallback import CFunc
 from numba.core.types import int64, unliteral, void
+from numba.extending import register_jitable
 
 from tinyqnn.kernels import board as boards
 from tinyqnn.kernels import seats, turns
@@ -423,6 +424,7 @@ def scratch(size: int, slot: int = 0) -> np.ndarray:
     return space[:size]
 
 
+@register_jitable
 def aligned(size: int) -> np.ndarray:
     """An uninitialised float32 vector that begins on a cache line: vector loads that straddle two lines cost double."""
     raw = np.empty(size + 16, np.float32)

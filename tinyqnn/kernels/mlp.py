@@ -27,9 +27,9 @@ import numpy as np
 from tinyqnn.kernels.addresses import numbers_at
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.gemm import TILE_ROWS, column_sums, fits_one_call, multiply_small, pack_small
-from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, scratch, share
+from tinyqnn.kernels.jit import ByLetter, aligned, get_num_threads, jit, scratch, share
 from tinyqnn.kernels.seats import RANGE
-from tinyqnn.kernels.simd import LANES
+from tinyqnn.kernels.simd import whole_vectors
 from tinyqnn.kernels.turns import again, finish, leave, take
 
 __all__ = ["backward", "fits", "forward"]
@@ -40,22 +40,14 @@ FEW = 400_000  # multiplications that one thread has done before a second would 
 PARTS = 2  # of a layer's outputs, when threads share gradients of weights
 
 
-@jit(forceinline=True)
-def _whole(n):
-    """In whole vectors."""
-    return (n + LANES - 1) // LANES * LANES
-
-
 @jit(inner=True)
 def _room(sizes, rows):
-    """Space for the packed factor of any product here, on a cache line's boundary; each thread has its own."""
+    """Space for the packed factor of any product here; each thread has its own."""
     size = 0
     for layer in range(len(sizes) - 1):
         n_in, n_out = sizes[layer], sizes[layer + 1]
-        size = max(size, n_in * _whole(n_out), max(rows, n_out) * _whole(n_in))
-    raw = np.empty(size + 16, np.float32)
-    skip = -(raw.ctypes.data // 4) % 16
-    return raw[skip : skip + size]
+        size = max(size, n_in * whole_vectors(n_out), max(rows, n_out) * whole_vectors(n_in))
+    return aligned(size)
 
 
 @ByLetter

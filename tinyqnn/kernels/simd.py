@@ -26,7 +26,7 @@ from typing import Any
 import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, models, overload, register_jitable, register_model
 
 __all__ = [
     "LANES",
@@ -45,6 +45,7 @@ __all__ = [
     "store",
     "store_tile",
     "transpose",
+    "whole_vectors",
 ]
 
 
@@ -67,6 +68,16 @@ _FLOAT = ir.FloatType()
 _I32 = ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _CONTRACT = ("contract",)  # a·b + c may be one rounding where the processor has fused multiply-add
+
+
+@register_jitable
+def whole_vectors(n: int) -> int:
+    """The smallest number of whole vectors' lanes that `n` numbers fit in.
+
+    >>> whole_vectors(1) == LANES, whole_vectors(2 * LANES) == 2 * LANES
+    (True, True)
+    """
+    return -(-n // LANES) * LANES
 
 
 class Vector(types.Type):

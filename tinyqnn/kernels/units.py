@@ -52,7 +52,7 @@ def _unit(x):
         fits = True
         for start in range(0, len(x), stretch):
             for number in x[start : start + RUN]:
-                fits &= short(number / u) * u == number
+                fits &= nearest_short(number / u) * u == number
         if fits:
             return u
     return THIRDS
@@ -73,10 +73,10 @@ def have_measure(a: float, b: float) -> bool:
 
 
 @jit
-def short(x):
+def nearest_short(x):
     """The nearest number of 8 bits, for x up to 2¹¹¹: adding and taking off a number 2¹⁶ times as large leaves no more.
 
-    >>> [short(np.float32(x)) for x in (1, 1.001, -257.5)]
+    >>> [nearest_short(np.float32(x)) for x in (1, 1.001, -257.5)]
     [1.0, 1.0, -258.0]
     """
     far = x * np.float32(2**16 + 1)
