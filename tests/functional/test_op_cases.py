@@ -544,6 +544,7 @@ class TestLosses:
             ((2, 3, 4), [0, 1], ValueError, r"wants a target of shape \(2, 4\)"),
             ((2, 3), [0, 3], ValueError, "target 3 is no class: the input has classes 0 … 2"),
             ((2, 3), [0, -1], ValueError, "target -1 is no class"),
+            ((3, 3), [0, 5, 4], ValueError, "target 5 is no class"),
         ],
     )
     def test_targets_that_do_not_fit(self, shape, target, error, message):

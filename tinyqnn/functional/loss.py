@@ -20,7 +20,7 @@ class CrossEntropy(Function):
         else:
             counts = targets != ignore_index
             wrong = np.flatnonzero(counts & ((targets < 0) | (targets >= x.shape[1])))
-            kernels.rows.check_class(targets, wrong[-1] if wrong.size else -1, x.shape[1])
+            kernels.rows.check_class(targets, wrong[0] if wrong.size else -1, x.shape[1])
             n, places = max(int(np.count_nonzero(counts)), 1), (np.arange(len(x)), np.where(counts, targets, 0))
             top = x.max(axis=1, keepdims=True)
             e = np.exp(x - top)

@@ -184,23 +184,21 @@ def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
                     for lane in range(o, o + width, LANES):
                         place = o * depth + k * width + lane - o
                         store(load(b, k * stride_k + lane, cols - lane), packed, place, LANES)
-                o += width
-                continue
-            for lane in range(o, o + width, LANES):
-                place = o * depth + lane - o
-                if depth < LANES:
-                    for k in range(depth):
-                        row = packed[place + k * width : place + k * width + LANES]
-                        row[:] = 0  # lanes that are not used are multiplied too: what lay there may take long
-                        for n in range(min(LANES, cols - lane)):
-                            row[n] = b[k * stride_k + (lane + n) * stride_n]
-                else:  # each column is contiguous: LANES × LANES numbers at a time change rows and columns
+            elif depth < LANES:
+                block = packed[o * depth : (o + width) * depth]
+                block[:] = 0  # lanes that are not used are multiplied too: what lay there may take long
+                for k in range(depth):
+                    for n in range(min(width, cols - o)):
+                        block[k * width + n] = b[k * stride_k + (o + n) * stride_n]
+            else:  # each column is contiguous: LANES × LANES numbers at a time change rows and columns
+                for lane in range(o, o + width, LANES):
                     first_column = min(lane, cols - 1)
                     columns = multiples(stride_n, cols - 1 - first_column, LANES)
                     for k in range(0, depth, LANES):
                         k = min(k, depth - LANES)
-                        block = transpose(load_tile(b, columns, first_column * stride_n + k, 1, LANES))
-                        store_tile(block, packed, multiples(width, LANES, LANES), place + k * width, LANES)
+                        turned = transpose(load_tile(b, columns, first_column * stride_n + k, 1, LANES))
+                        place = o * depth + k * width + lane - o
+                        store_tile(turned, packed, multiples(width, LANES, LANES), place, LANES)
             o += width
 
 

@@ -168,7 +168,7 @@ def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) 
     hidden, y = np.empty(rows * sum(sizes[1:-1]), np.float32), np.empty((rows, sizes[-1]), np.float32)
     offsets = [zeros if b is None else b for b in biases]
     letter = (size, rows, len(weights), *map(id, (x, hidden, y)), *sizes, *map(id, weights), *map(id, offsets))
-    share(_forward, -(-rows // size), np.array(letter))
+    share(_forward, -(-rows // size), np.array(letter, np.int64))
     return y, hidden
 
 
@@ -191,5 +191,5 @@ def backward(
         size, rows, len(weights), *map(id, (x, hidden, g, kept, zeros)), 0 if gx is None else id(gx), need_w, *sizes,
         *map(id, weights), *map(id, gw), *map(id, gb),
     )  # fmt: skip
-    share(_backward, -(-rows // size), np.array(letter))
+    share(_backward, -(-rows // size), np.array(letter, np.int64))
     return gx, gw, gb

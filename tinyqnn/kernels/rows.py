@@ -65,12 +65,12 @@ def _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad):
 
 @jit
 def _count(targets, classes, ignore_index):
-    """How many targets count, and the place of one that is no class, or −1."""
+    """How many targets count, and the place of the first that is no class, or −1."""
     n, wrong = 0, -1
     for i in range(len(targets)):
         if targets[i] != ignore_index:
             n += 1
-            if targets[i] < 0 or targets[i] >= classes:
+            if wrong < 0 and (targets[i] < 0 or targets[i] >= classes):
                 wrong = i
     return n, wrong
 

@@ -133,7 +133,7 @@ def sgd(
     items, ends = _items(params)
     rates = np.array([lr, momentum, decay, *fresh], np.float32)
     arrays = map(id, (*params, *grads, *averages))
-    share(_sgd_of_all, items, np.array((items, len(params), id(rates), nesterov, *arrays, *ends)))
+    share(_sgd_of_all, items, np.array((items, len(params), id(rates), nesterov, *arrays, *ends), np.int64))
 
 
 @jit(inner=True, error_model="numpy")  # a test for division by 0 would keep the loop from filling vectors
@@ -193,4 +193,4 @@ def adam(
     items, ends = _items(params)
     numbers = np.array([beta1, 1 - beta1, beta2, 1 - beta2, decay, eps, *corrections, *rates], np.float32)
     arrays = map(id, (*params, *grads, *averages, *squares))
-    share(_adam_of_all, items, np.array((items, len(params), id(numbers), *arrays, *ends)))
+    share(_adam_of_all, items, np.array((items, len(params), id(numbers), *arrays, *ends), np.int64))
