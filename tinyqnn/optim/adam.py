@@ -52,7 +52,7 @@ class Adam(Optimizer):
         params, grads, states = zip(*moving)
         remembered = [state.get(key, param) for key in ("exp_avg", "exp_avg_sq") for param, _, state in moving]
         if not kernels.updates.fast(*params, *grads, *remembered):
-            self.update_each(moving, group)
+            super().update_all(moving, group)
             return
         corrections, rates = zip(*[self.remember(param, state, group) for param, _, state in moving])
         averages, squares = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]

@@ -111,14 +111,6 @@ class Optimizer:
         for param, grad, state in moving:
             self.update(param, grad, state, group)
 
-    def update_each(self, moving: list[Moving], group: Group) -> None:
-        """Move all parameters of a group for `update_all`, which one of them, or the only one, keeps from doing so."""
-        for one in moving:
-            if len(moving) == 1:
-                self.update(*one, group)
-            else:
-                self.update_all([one], group)
-
     def update(self, param: Array, grad: Array, state: State, group: Group) -> None:
         """Move one parameter; `state` is what is remembered of it, empty in its first step."""
         raise NotImplementedError(f"{type(self).__name__} defines no update")

@@ -56,7 +56,7 @@ class SGD(Optimizer):
         params, grads, states = zip(*moving)
         averages = [state.get("momentum_buffer", param) for param, _, state in moving]
         if not kernels.updates.fast(*params, *grads, *averages):
-            self.update_each(moving, group)
+            super().update_all(moving, group)
             return
         fresh = [1.0 - float(group["dampening"])] * len(params)
         if group["momentum"] and any(map(is_, averages, params)):  # somebody's first step
