@@ -284,11 +284,10 @@ def test_a_few_rows_on_bits_are_the_product(rng, kind, bits, x_kind, x_bits):
     w, x = codes(kind, bits, (9, 70)), codes(x_kind, x_bits, (3, 70))
     factor = rng.normal(size=9)
     expected = kernels.BitSerialGemm(w, bits, kind, x_bits, x_kind)(x)
-    with kernels.using("compiled"):  # there is no other
-        rows = kernels.gates.BitRows(w, bits, kind, x_bits, x_kind, factor)
-        np.testing.assert_array_equal(rows(x), (factor * expected).astype(np.float32))
-        start = images(rng, (3, 9))
-        np.testing.assert_array_equal(rows(x, start.copy()), start + rows(x))
+    rows = kernels.gates.BitRows(w, bits, kind, x_bits, x_kind, factor)
+    np.testing.assert_array_equal(rows(x), (factor * expected).astype(np.float32))
+    start = images(rng, (3, 9))
+    np.testing.assert_array_equal(rows(x, start.copy()), start + rows(x))
 
 
 @pytest.mark.parametrize("activations", ["C-3", "P-3", "R-3", "U-2", "F-4", "Z-6", "PACT-8", "B-1"])

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import conv, reference, thirdconv, thirdgrad, tiles
+from tinyqnn.kernels import conv, reference, thirdconv, thirdgrad, tiles, use_reference
 from tinyqnn.kernels.jit import get_num_threads, set_num_threads
 from tinyqnn.quant import ClipQ, Ternary
 
-pytestmark = pytest.mark.skipif(not tiles.allowed(), reason="needs a processor with tile registers")
+pytestmark = pytest.mark.skipif(use_reference() or not tiles.allowed(), reason="no tiles here")
 
 PAIRS = st.tuples(st.integers(1, 2), st.integers(1, 2))
 QUANTIZERS = [lambda x: x, ClipQ(3).quantize, Ternary().quantize]  # float32 is in thirds, the others have a unit

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import conv, gemm, reference, thirdconv, thirdgemm, thirdgrad, tiles, units
+from tinyqnn.kernels import conv, gemm, reference, thirdconv, thirdgemm, thirdgrad, tiles, units, use_reference
 from tinyqnn.kernels.jit import get_num_threads, set_num_threads
 from tinyqnn.quant import scheme
 
 ONE_SCALE = ["B-1", "T-2", "Q-2", "F-2", "F-8", "C-2", "C-3", "C-8", "P-2", "P-4", "U-2", "U-8"]
 SEVERAL = ["Z-3", "R-2", "R-3"]
-needs_tiles = pytest.mark.skipif(not tiles.allowed(), reason="needs a processor with tile registers")
+needs_tiles = pytest.mark.skipif(use_reference() or not tiles.allowed(), reason="no tiles here")
 
 
 def normal(shape, seed=0):

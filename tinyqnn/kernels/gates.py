@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyqnn.kernels import using
 from tinyqnn.kernels.bitrow import multiply_row, plan_row
 from tinyqnn.kernels.bitserial import BitSerialGemm
 from tinyqnn.kernels.jit import jit
@@ -39,7 +40,8 @@ class BitRows:
     def __init__(self, codes: Array, bits: int, kind: str, x_bits: int, x_kind: str, factor: Array) -> None:
         if "residual" in (kind, x_kind):
             raise ValueError("residual codes have a scale for each plane; use BitSerialGemm")
-        g = BitSerialGemm(codes, bits, kind, x_bits, x_kind)
+        with using("compiled"):  # the twin packs nothing
+            g = BitSerialGemm(codes, bits, kind, x_bits, x_kind)
         (w, x), self.shape = g.parts[0], g.shape
         plan, together = plan_row(w, x)
         walk = np.arange(words_of(self.shape[1]))
