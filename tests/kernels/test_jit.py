@@ -193,11 +193,7 @@ def count_items(seat, counts):
 def count_in_letter(at, told):
     """The letter is what is counted in."""
     seat, counts = opened(at, told)
-    item = take(seat)
-    while item >= 0:
-        counts[item] += 1
-        item = take(seat)
-    leave(seat)
+    count_items(seat, counts)
 
 
 KERNELS = pytest.mark.parametrize("kernel", [count_items, count_in_letter], ids=["arrays", "letter"])
@@ -286,17 +282,7 @@ def count_twice(seat, first, second):
 def count_twice_in_letter(at, told):
     """The same; the letter is the number of items, `second` and `first`."""
     seat, letter = opened(at, told)
-    mine, item, second, first = seat[RANGE], take(seat), letter[1:8], letter[8 : 8 + letter[0]]
-    while item >= 0:
-        first[item] += 1
-        item = take(seat)
-    other = again(seat, mine, len(second))
-    item = take(other)
-    while item >= 0:
-        second[item] += first.sum()
-        item = take(other)
-    finish(other)
-    leave(seat)
+    count_twice(seat, letter[8 : 8 + letter[0]], letter[1:8])
 
 
 @pytest.mark.skipif(use_reference(), reason="what takes items is compiled")

@@ -33,13 +33,17 @@ _I64 = ir.IntType(64)
 _IS_X86 = binding.get_process_triple().startswith(("x86_64", "i686"))
 
 
+def _at(builder: Any, args: Any) -> Any:
+    """A pointer to number `args[1]` behind the address `args[0]`."""
+    return builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
+
+
 @intrinsic
 def add(typingctx: Any, address: Any, place: Any, number: Any) -> Any:
     """Add to number `place` behind `address`, in one step that nobody can come between; returns what it was."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
-        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
+        return builder.atomic_rmw("add", _at(builder, args), args[2], "seq_cst")
 
     return types.int64(types.int64, types.int64, types.int64), codegen
 
@@ -49,8 +53,7 @@ def look(typingctx: Any, address: Any, place: Any) -> Any:
     """What number `place` behind `address` is by now."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
-        return builder.load_atomic(pointer, "seq_cst", 8)
+        return builder.load_atomic(_at(builder, args), "seq_cst", 8)
 
     return types.int64(types.int64, types.int64), codegen
 
@@ -60,8 +63,7 @@ def put(typingctx: Any, address: Any, place: Any, number: Any) -> Any:
     """Make number `place` behind `address` another, for all to see, and after all that was written before."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
-        builder.store_atomic(args[2], pointer, "seq_cst", 8)
+        builder.store_atomic(args[2], _at(builder, args), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
