@@ -21,7 +21,21 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["address", "numbers_at"]
+from tinyqnn.kernels import use_reference
+
+__all__ = ["address", "fast", "numbers_at"]
+
+FLOAT32 = np.dtype(np.float32)  # to compare with this takes half as long as with the type
+
+
+def fast(*arrays: np.ndarray) -> bool:
+    """Do the compiled loops serve, which want contiguous float32?
+
+    >>> fast(np.zeros(3))
+    False
+    """
+    kinds, orders = [array.dtype for array in arrays], [array.flags.c_contiguous for array in arrays]
+    return kinds.count(FLOAT32) == len(kinds) and all(orders) and not use_reference()
 
 
 _first_byte: Any = (ctypes.c_char * 0).from_buffer

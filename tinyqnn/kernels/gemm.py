@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from tinyqnn.kernels import reference, thirdgemm, use_reference
+from tinyqnn.kernels.addresses import fast
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
 from tinyqnn.kernels.simd import (
     LANES,
@@ -54,7 +55,6 @@ SMALL = 4_000_000
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 TILE_ROWS = 6  # of its tile
-FLOAT32 = np.dtype(np.float32)  # to compare with this takes half as long as with the type
 
 
 def _make_product(rows: int, cols: int) -> Any:
@@ -375,10 +375,7 @@ def fits_one_call(arrays: Iterable[np.ndarray], rows: int, *sizes: int) -> bool:
     """Are linear layers, each from one of the sizes to the next, so small that they are done in one compiled call?"""
     if min(rows, *sizes) < 1 or max(rows, *sizes) > SMALL_DEPTH or rows * max(map(mul, sizes, sizes[1:])) >= SMALL:
         return False
-    for array in arrays:
-        if array.dtype != FLOAT32 or not array.flags.c_contiguous:
-            return False
-    return not use_reference()
+    return fast(*arrays)
 
 
 def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
@@ -443,7 +440,7 @@ def linear_grad(
     if not need_w or not fits_one_call((g, x, w), rows, n_in, n_out):
         g = g if y is None else np.where(y > 0, g, 0)
         gx, gw = matmul(g, w) if need_x else None, matmul(g.T, x) if need_w else None
-        if g.dtype != np.float32 or not g.flags.c_contiguous or use_reference():
+        if not fast(g):
             return gx, gw, g.sum(axis=0)
         gb, flat_g = np.empty(n_out, np.float32), g.reshape(-1)
         run(lambda first, last: column_sums(first, last, flat_g, n_out, gb), n_out, max(256, n_out // 8))

@@ -17,8 +17,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from tinyqnn.kernels import use_reference
-from tinyqnn.kernels.addresses import numbers_at
+from tinyqnn.kernels.addresses import fast, numbers_at
 from tinyqnn.kernels.ahead import ahead_of_writing
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, share
@@ -31,18 +30,7 @@ Array = np.ndarray
 
 FEW = 1 << 15  # numbers of all arrays that one thread has moved before another would help
 PIECE = 512  # numbers, of which the next are asked for while these are moved
-FLOAT32 = np.dtype(np.float32)
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
-
-
-def fast(*arrays: Array) -> bool:
-    """Do the compiled loops serve?
-
-    >>> fast(np.zeros(3))
-    False
-    """
-    kinds, orders = [array.dtype for array in arrays], [array.flags.c_contiguous for array in arrays]
-    return kinds.count(FLOAT32) == len(kinds) and all(orders) and not use_reference()
 
 
 @jit(inner=True)
