@@ -103,10 +103,7 @@ def batch_norm(
     """
     averages = {"running_mean": running_mean, "running_var": running_var}
     _check(input, training, {**averages, "weight": weight, "bias": bias})
-    options: dict[str, Any] = {**averages, "training": training, "momentum": momentum, "eps": eps}
-    if inplace and is_unseen():
-        options["inplace"] = True
-    return BatchNorm.apply(input, weight, bias, **options)
+    return BatchNorm.apply(input, weight, bias, **averages, **_options(training, momentum, eps, inplace))
 
 
 def batch_norm_relu(
@@ -135,10 +132,13 @@ def batch_norm_relu(
     _check(input, training, {**averages, "weight": weight, "bias": bias})
     if plus is not None and plus.shape != input.shape:
         raise ValueError(f"batch_norm_relu: plus has the input's shape {input.shape}, got {plus.shape}")
-    options: dict[str, Any] = {**averages, "training": training, "momentum": momentum, "eps": eps}
-    if inplace and is_unseen():
-        options["inplace"] = True
-    return BatchNormReLU.apply(input, weight, bias, plus, **options)
+    return BatchNormReLU.apply(input, weight, bias, plus, **averages, **_options(training, momentum, eps, inplace))
+
+
+def _options(training: bool, momentum: float, eps: float, inplace: bool) -> dict[str, Any]:
+    """What a norm's forward is told besides its averages; `inplace` only where nobody can see it."""
+    options: dict[str, Any] = {"training": training, "momentum": momentum, "eps": eps}
+    return {**options, "inplace": True} if inplace and is_unseen() else options
 
 
 def _check(input: Tensor, training: bool, vectors: dict[str, Any]) -> None:
