@@ -1,4 +1,4 @@
-"""Step times here and in PyTorch, side by side; and what quantizers and a search add to ours.
+"""Step times here and in PyTorch, side by side; what quantizers and a search add to ours; and the first step of all.
 
     python figures/bench_training.py          a few minutes; wants PyTorch, and a machine that does nothing else
     python figures/bench_training.py --draw   the picture once more, from the figures of last time
@@ -15,7 +15,7 @@ from typing import Any
 
 from drawing import beside, record, show
 
-from tinyqnn.bench import quantizing, training
+from tinyqnn.bench import first, quantizing, training
 from tinyqnn.kernels import tiles
 from tinyqnn.picture import BLUE, GREY, INK
 from tinyqnn.provenance import environment
@@ -53,6 +53,8 @@ def tell(results: dict[str, Any]) -> str:
         times = f"{1000 * ours['median_seconds']:>6.1f} ms{1000 * theirs['median_seconds']:>7.1f} ms"
         lines.append(f"{row['title']:<53}{times}{row['ratio']:>7.2f}{memory:>14}")
     lines += ["", quantizing.table(results["quantizing"])] if "quantizing" in results else []
+    steps = results.get("first_steps", {})
+    lines += ["", first.HEADING, *(first.line(name, seconds) for name, seconds in steps.items())] if steps else []
     return "\n".join(lines) + "\n"
 
 
@@ -61,6 +63,7 @@ def main() -> None:
         measured = training.run(list(training.CASES), True, threads=2, rounds=4)
         searched = {name: quantizing.record(quantizing.measure(name)) for name in quantizing.NAMES}
         results = {"tiles": tiles.allowed(), "cases": training.record(measured), "quantizing": searched}
+        results["first_steps"] = {name: first.measure(name) for name in training.CASES}
         record(__file__, {"environment": environment(), **results})
     show(__file__, draw, tell)
 

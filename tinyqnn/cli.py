@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-BENCHES = ("training", "quantizing", "inference", "gemm", "gemv", "layer")
+BENCHES = ("training", "first", "quantizing", "inference", "gemm", "gemv", "layer")
 
 WELCOME = """\
 tinyqnn: quantized neural networks from scratch, to read, to run and to check against
@@ -160,8 +160,8 @@ def parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         choices=BENCHES,
-        help="training: the time of a training step; quantizing: the same with quantizers on every layer; "
-        "inference: what a packed network takes to answer; "
+        help="training: the time of a training step; first: of the very first, in which kernels are compiled; "
+        "quantizing: of one with quantizers on every layer; inference: what a packed network takes to answer; "
         "gemm, gemv, layer: products of codes, of one row, a convolution",
     )
     bench.add_argument("cases", nargs="*", metavar="CASE", help="which networks (default: all)")
@@ -285,64 +285,73 @@ def run_bench(args: argparse.Namespace) -> int:
         args.what = "gemm"
     if args.what == "quantizing":
         return _bench_quantizing(args)
+    if args.what == "first":
+        return _bench_first(args)
     if args.what == "inference":
         return _bench_inference(args)
     if args.what != "training":
         return _bench_products(args)
-    names = args.cases or list(training.CASES)
-    for name in names:
-        if name not in training.CASES:
-            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(training.CASES)}")
+    names = _cases(args, training.CASES)
     if args.profile:
         for name in names:
             print(f"{training.CASES[name].title}\n{training.split(training.profile(name))}\n")
         return 0
     results = training.run(names, args.vs in ("torch", "all"), args.threads, args.rounds)
     print(training.table(results))
+    return _keep(args, {"cases": training.record(results)})
+
+
+def _cases(args: argparse.Namespace, known: Collection[str]) -> list[str]:
+    """The cases that were named, or all there are."""
+    for name in args.cases:
+        if name not in known:
+            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
+    return args.cases or list(known)
+
+
+def _keep(args: argparse.Namespace, results: Mapping[str, Any]) -> int:
+    """Write what was measured, and where, if a file was named."""
     if args.json:
         from tinyqnn.provenance import environment
 
-        record = {"environment": environment(), "cases": training.record(results)}
-        _write_text(args.json, json.dumps(record, indent=2) + "\n")
+        _write_text(args.json, json.dumps({"environment": environment(), **results}, indent=2) + "\n")
     return 0
+
+
+def _bench_first(args: argparse.Namespace) -> int:
+    """`tinyqnn bench first`."""
+    from tinyqnn.bench import first, training
+
+    seconds = {}
+    print(first.HEADING)
+    for name in _cases(args, training.CASES):
+        seconds[name] = first.measure(name)
+        print(first.line(name, seconds[name]), flush=True)
+    return _keep(args, {"seconds": seconds})
 
 
 def _bench_quantizing(args: argparse.Namespace) -> int:
     """`tinyqnn bench quantizing`."""
     from tinyqnn.bench import quantizing, training
 
-    names = args.cases or list(quantizing.NAMES)
-    for name in names:
-        if name not in quantizing.NAMES:
-            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(quantizing.NAMES)}")
+    names = _cases(args, quantizing.NAMES)
     if args.profile:
         for name in names:
             print(f"{training.CASES[name].title}\n{training.split(quantizing.profile(name))}\n")
         return 0
     cases = {name: quantizing.record(quantizing.measure(name, args.rounds)) for name in names}
     print(quantizing.table(cases))
-    if args.json:
-        from tinyqnn.provenance import environment
-
-        _write_text(args.json, json.dumps({"environment": environment(), "cases": cases}, indent=2) + "\n")
-    return 0
+    return _keep(args, {"cases": cases})
 
 
 def _bench_inference(args: argparse.Namespace) -> int:
     """`tinyqnn bench inference`."""
     from tinyqnn.bench import inference
 
-    names = args.cases or list(inference.CASES)
-    for name in names:
-        if name not in inference.CASES:
-            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(inference.CASES)}")
+    names = _cases(args, inference.CASES)
     rows = inference.run(names, args.vs, args.threads, args.rounds)
     print(inference.table(rows))
-    if args.json:
-        from tinyqnn.provenance import environment
-
-        _write_text(args.json, json.dumps({"environment": environment(), "cases": rows}, indent=2) + "\n")
-    return 0
+    return _keep(args, {"cases": rows})
 
 
 def _bench_products(args: argparse.Namespace) -> int:
@@ -360,11 +369,7 @@ def _bench_products(args: argparse.Namespace) -> int:
         groups = ["gemm", "choice"] if args.what == "gemm" else [args.what]
         results = gemm.run(groups, args.threads, args.rounds)
         print(gemm.table(results))
-    if args.json:
-        from tinyqnn.provenance import environment
-
-        _write_text(args.json, json.dumps({"environment": environment(), **results}, indent=2) + "\n")
-    return 0
+    return _keep(args, results)
 
 
 def run_packed(args: argparse.Namespace) -> int:

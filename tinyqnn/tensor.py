@@ -23,6 +23,8 @@ from typing import Any, Union
 
 import numpy as np
 
+from tinyqnn import warmup
+
 Array = np.ndarray
 Scalar = Union[bool, int, float, np.generic]
 TensorLike = Union["Tensor", Array, Scalar]
@@ -200,6 +202,8 @@ class Function:
                 dtype = output.data.dtype
                 if dtype.kind == "f":
                     output.requires_grad, output._node, node.dtype = True, (node, index), dtype
+            if warmup.cold:
+                warmup.warm_up(node.number, _derive, cls, needs, node.saved, [output.data for output in outputs])
         if _State.observers:
             seconds = time.perf_counter() - start
             for observer in _State.observers:
@@ -242,6 +246,8 @@ def _run_backward(root: Node) -> None:
         outputs_grads = [
             np.zeros(shape, node.dtype) if grad is None else grad for grad, shape in zip(node.grads, node.shapes)
         ]
+        if warmup.asked:
+            warmup.meet(node.number)
         start = time.perf_counter() if _State.observers else 0.0
         grads = node.function.backward(node, *outputs_grads)
         if not isinstance(grads, tuple):
@@ -262,6 +268,15 @@ def _run_backward(root: Node) -> None:
                 _deliver(node, edge, grad, seen)
                 seen.add(id(grad))  # two arguments may be given one array
         node.free()
+    if warmup.cold or warmup.asked:
+        warmup.over()
+
+
+def _derive(function: type[Function], needs: tuple[bool, ...], saved: tuple[Any, ...], grads: list[Array]) -> None:
+    """Run a derivative by itself, from what it saved: the second process does, see `warmup.py`."""
+    node = Node(function, needs)
+    node.saved = saved
+    function.backward(node, *grads)
 
 
 def _deliver(node: Node, edge: Tensor | tuple[Node, int], grad: Array, seen: set[int]) -> None:

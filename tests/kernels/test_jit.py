@@ -409,6 +409,36 @@ def test_a_forked_child_gets_threads_of_its_own():
     assert python(code.format(folder=str(Path(__file__).parent), count=count)) == f"0 {count}"
 
 
+def test_versions_that_two_processes_compile_at_once_are_not_mixed_up(tmp_path):
+    def file():
+        return jit._CacheFile(str(tmp_path), "kernel", "stamp")
+
+    one, other = file(), file()
+    look = one._load_index
+
+    def look_before_the_other_is_done():
+        found = look()
+        other.save("for integers", "the other's")
+        return found
+
+    one._load_index = look_before_the_other_is_done
+    one.save("for numbers", "mine")
+    assert file().load("for numbers") == "mine"
+    assert file().load("for integers") in (None, "the other's")
+    one._load_index = look
+    one.save("for numbers", "mine again")
+    assert file().load("for numbers") == "mine again"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_version_is_whole_before_the_index_names_it(tmp_path, monkeypatch):
+    file = jit._CacheFile(str(tmp_path), "kernel", "stamp")
+    monkeypatch.setattr(file, "_save_data", lambda name, data: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        file.save("key", "data")
+    assert not list(tmp_path.iterdir())
+
+
 def test_scratch_is_aligned_private_to_a_thread_and_kept():
     mine = jit.scratch(1000)
     assert mine.ctypes.data % 64 == 0

@@ -27,16 +27,20 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numba.core import event
+from numba.core.caching import Cache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.types import int64, unliteral, void
 from numba.extending import register_jitable
 
+from tinyqnn import warmup
 from tinyqnn.kernels import board as boards
 from tinyqnn.kernels import seats, turns
 from tinyqnn.kernels.addresses import address
@@ -57,10 +61,10 @@ keep_freed_memory()
 def jit(function: Function | None = None, inner: bool = False, **options: Any) -> Any:
     """`numba.njit` as every kernel here wants it: cached on disk, without Python's lock.
 
-    Where the cache folder cannot be written to, the kernel is compiled anew by each process. Numba recompiles when the
-    function's own file changed, not when a function it calls did, so the cache entry is stamped with all of this
-    folder's files. What nobody asks for is not compiled: no entrance for C, none for Python to an `inner` part, which
-    only kernels call, and no version of its own for every literal that kernels give one another.
+    Where the cache folder cannot be written to, the kernel is compiled anew by each process. Numba would recompile when
+    the function's own file changed, not when a function it calls did; here a change of any file in this folder counts.
+    What nobody asks for is not compiled: no entrance for C, none for Python to an `inner` part, which only kernels
+    call, and no version of its own for every literal that kernels give one another.
 
     >>> @jit
     ... def double(x):
@@ -81,7 +85,7 @@ def jit(function: Function | None = None, inner: bool = False, **options: Any) -
         compiled.get_call_template = lambda args, kws: resolve(
             [unliteral(kind) for kind in args], {name: unliteral(kind) for name, kind in kws.items()}
         )
-    _stamp(compiled)
+    _keep_on_disk(compiled)
     return compiled
 
 
@@ -101,7 +105,7 @@ class ByLetter:
         self.compiled = CFunc(self.function, ((int64, int64), void), {}, {"nopython": True})
         try:
             self.compiled.enable_caching()
-            _stamp(self.compiled)
+            _keep_on_disk(self.compiled)
         except RuntimeError:  # no folder for it
             pass
         self.compiled.compile()
@@ -109,11 +113,39 @@ class ByLetter:
         return int(address)
 
 
-def _stamp(compiled: Any) -> None:
-    """Let a cached version be out of date when any file of this folder has changed."""
-    cache_file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = (cache_file._source_stamp, _folder_stamp())
+class _Watch(event.Listener):
+    """Sees what Numba does not find in its cache; tells `warmup`, where a second process could leave it there."""
+
+    def on_start(self, event: event.Event) -> None:
+        if _pool.threads > 1 and isinstance(event.data["dispatcher"]._cache, Cache):
+            warmup.compiling()
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Watch())
+
+
+class _CacheFile(IndexDataCacheFile):
+    """Where a kernel's compiled versions are on disk: out of date when any file of this folder has changed.
+
+    Two processes may compile at once, see `warmup.py`. So a version's file is called after what it is a version of,
+    not by the next number that is free, and it is whole before the index names it.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        name = self._data_name(int(sha256(str(key).encode()).hexdigest()[:12], 16))
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+
+def _keep_on_disk(compiled: Any) -> None:
+    """Use such a file, where Numba compiles and has found a folder for one."""
+    cache = getattr(compiled, "_cache", None)
+    if isinstance(cache, Cache):
+        stamp = (cache._impl.locator.get_source_stamp(), _folder_stamp())
+        cache._cache_file = _CacheFile(cache.cache_path, cache._impl.filename_base, stamp)
 
 
 def _folder_stamp() -> tuple[tuple[str, int, int], ...]:

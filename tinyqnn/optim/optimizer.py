@@ -12,6 +12,7 @@ from typing import Any, Union
 
 import numpy as np
 
+from tinyqnn import warmup
 from tinyqnn.tensor import Array, Tensor
 
 Group = dict[str, Any]
@@ -55,6 +56,7 @@ class Optimizer:
         groups: list[Any] = given if isinstance(given[0], Mapping) else [{"params": given}]
         for group in groups:
             self.add_param_group(group)
+        warmup.expect(self, _step_once)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimize more parameters: `group["params"]`, with what else the group says."""
@@ -88,6 +90,8 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place."""
+        if warmup.asked:
+            warmup.meet(self)
         for group in self.param_groups:
             moving = []
             for p in group["params"]:
@@ -171,6 +175,13 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(lines)})"
+
+
+def _step_once(optimizer: Optimizer) -> None:
+    """Move copies of all parameters: the second process does, see `warmup.py`."""
+    for p in optimizer._params():
+        p.grad = np.ones_like(p.data)
+    optimizer.step()
 
 
 def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:

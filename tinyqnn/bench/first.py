@@ -1,0 +1,55 @@
+"""How long does one wait for the first training step? With an empty cache kernels are compiled in it; later they are
+found on disk.
+
+    tinyqnn bench first                 all networks of `bench training`
+    tinyqnn bench first resnet20
+
+Each step is the first of a new process: the network is made, and trained for one batch. The second process begins when
+the first has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+
+from tinyqnn.bench.training import title
+
+__all__ = ["HEADING", "line", "measure"]
+
+HEADING = f"{'seconds until the first step is done':<53}{'empty cache':>11}{'second process':>16}"
+
+_FIRST_STEP = """
+import sys, time
+from tinyqnn.bench import training
+started = time.perf_counter()
+training.our_step(training.CASES[sys.argv[1]])()
+print(time.perf_counter() - started)
+"""
+
+
+def measure(name: str) -> dict[str, float]:
+    """Seconds of the first step of a case: of a process that finds an empty cache, and of the next one."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = []
+        for _ in range(2):
+            step = subprocess.run(
+                [sys.executable, "-c", _FIRST_STEP, name],
+                env={**os.environ, "NUMBA_CACHE_DIR": folder},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            seconds.append(float(step.stdout))
+    return {"empty_cache": seconds[0], "second_process": seconds[1]}
+
+
+def line(name: str, seconds: dict[str, float]) -> str:
+    """One row of the table under `HEADING`.
+
+    >>> line("vgg", {"empty_cache": 10.04, "second_process": 0.52})
+    'VGG-like, 64 wide, batch 64                                 10.0             0.5'
+    """
+    return f"{title(name):<53}{seconds['empty_cache']:>11.1f}{seconds['second_process']:>16.1f}"
