@@ -40,16 +40,12 @@ NEAR = 64  # so many recorded operations after the last that had to compile are 
 LARGE = 1 << 28  # bytes of arrays: a derivative that needs more may not find room twice
 QUIET = 10.0  # seconds without a question after which the second process ends
 PATIENCE = 60.0  # seconds to wait for one answer
-KNOWN = {
-    "tinyqnn",
-    "numpy",
-    *sys.stdlib_module_names,
-}  # whose functions may be called: to import others may do anything
+KNOWN = {"tinyqnn", "numpy", *sys.stdlib_module_names}  # to import anything else may run somebody's whole program
 
 cold = 0  # how many recorded operations are still to be warmed up: none, as long as everything is found on disk
 asked: dict[Hashable, Future[None]] = {}  # what nobody has come for yet
 
-_possible = True
+_possible = bool(sys.executable) and not getattr(sys, "frozen", False)  # a frozen program has no Python to start
 _expected: WeakKeyDictionary[Any, Use] = WeakKeyDictionary()
 _told: set[bytes] = set()
 _second: _Second | None = None
@@ -121,7 +117,7 @@ class _Second:
         return answer
 
     def talk(self) -> None:
-        program = f"import sys; sys.path[:] = {sys.path!r}; from tinyqnn import warmup; warmup.serve()"
+        program = f"import sys; sys.path[:] = {[*map(str, sys.path)]!r}; from tinyqnn import warmup; warmup.serve()"
         with (
             contextlib.suppress(OSError),  # it could not be started, or was stopped
             subprocess.Popen(
