@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 BENCHES = ("training", "first", "quantizing", "inference", "gemm", "gemv", "layer")
@@ -168,7 +168,8 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--host", action="store_true", help="what the processor has and can do at most")
     rivals = "PyTorch in its two memory layouts; ONNX Runtime, for inference"
     bench.add_argument("--vs", choices=["torch", "onnx", "all"], help=rivals)
-    bench.add_argument("--profile", action="store_true", help="where our time goes, by operation")
+    bench.add_argument("--profile", action="store_true", help="only where our time goes, by operation")
+    bench.add_argument("--picture", metavar="PNG", help="draw a step's operations under the processor's roof")
     bench.add_argument("--threads", type=int, default=2)
     bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
     bench.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
@@ -292,13 +293,35 @@ def run_bench(args: argparse.Namespace) -> int:
     if args.what != "training":
         return _bench_products(args)
     names = _cases(args, training.CASES)
-    if args.profile:
-        for name in names:
-            print(f"{training.CASES[name].title}\n{training.split(training.profile(name))}\n")
-        return 0
-    results = training.run(names, args.vs in ("torch", "all"), args.threads, args.rounds)
-    print(training.table(results))
-    return _keep(args, {"cases": training.record(results)})
+    measured = {}
+    if not args.profile:
+        results = training.run(names, args.vs in ("torch", "all"), args.threads, args.rounds)
+        print(training.table(results) + "\n")
+        measured["cases"] = training.record(results)
+    steps = {training.CASES[name].title: training.our_step(training.CASES[name]) for name in names}
+    return _keep(args, {**measured, **_split(args, steps)})
+
+
+def _split(args: argparse.Namespace, steps: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
+    """Show steps by operation, as tables and, where one is asked for, as a picture; return it as JSON wants it."""
+    from dataclasses import asdict
+
+    from tinyqnn import picture
+    from tinyqnn.bench import roofline
+    from tinyqnn.kernels import jit
+
+    jit.set_num_threads(args.threads)
+    over, found = roofline.roof(args.threads), {}
+    print(f"the limit: {over.operations / 1e9:,.0f} · 10⁹ operations a second, {over.bytes / 1e9:.0f} GB/s\n")
+    for title, step in steps.items():
+        found[title] = roofline.spots(step)
+        print(f"{title}\n{roofline.table(found[title], over)}\n", flush=True)
+    if args.picture:
+        with picture.look():
+            figure = picture.figure(8, 3 * (len(found) // 2 + 1))
+            roofline.draw(found, over, figure)
+            picture.save(figure, args.picture)
+    return {"roof": asdict(over), "spots": {title: list(map(asdict, spots)) for title, spots in found.items()}}
 
 
 def _cases(args: argparse.Namespace, known: Collection[str]) -> list[str]:
@@ -336,9 +359,8 @@ def _bench_quantizing(args: argparse.Namespace) -> int:
 
     names = _cases(args, quantizing.NAMES)
     if args.profile:
-        for name in names:
-            print(f"{training.CASES[name].title}\n{training.split(quantizing.profile(name))}\n")
-        return 0
+        networks, scheme = [training.CASES[name] for name in names], quantizing.SCHEME
+        return _keep(args, _split(args, {f"{n.title}, {scheme}": quantizing.steps(n)[scheme] for n in networks}))
     cases = {name: quantizing.record(quantizing.measure(name, args.rounds)) for name in names}
     print(quantizing.table(cases))
     return _keep(args, {"cases": cases})

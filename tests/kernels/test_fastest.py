@@ -91,4 +91,6 @@ def test_recorded_shares_are_of_the_limits_of_their_own_part():
 def test_limits_count_what_they_do():
     for loop, bits in ((limits.popcount_loop, 1), (limits.carry_save_loop, 1), (limits.bytes_loop, 8)):
         assert loop(3) == 3 * 16 * limits.VECTOR_BITS // bits * 2
+    assert limits.floats_loop(3) == 3 * 12 * limits.LANES * 2
+    assert limits.sixths_loop(3) == (3 * 4 * 16 * 16 * 32 * 2 // 6 if tiles.allowed() else 0)
     assert limits.tiles_loop(3) == (3 * 4 * 16 * 16 * 64 * 2 if tiles.allowed() else 0)

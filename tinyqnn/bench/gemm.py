@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyqnn.bench import roofline
 from tinyqnn.kernels import fastest
 
 __all__ = ["CASES", "Case", "choices", "first_calls", "host", "host_table", "measure", "run", "table"]
@@ -313,28 +314,12 @@ def _take_turns(case: Case, wires: dict[str, Connection], rounds: int) -> dict[s
 
 def host(threads: int = 2) -> dict[str, Any]:
     """What this processor has and, in operations a second on all threads, the most that it can do."""
-    from tinyqnn.kernels import jit, limits, simd, tiles
+    from tinyqnn.kernels import limits, simd, tiles
 
-    def most(loop: Callable[[int], int]) -> float:
-        steps, best = 400_000, 0.0  # a few milliseconds: the threads' start does not count
-        operations = loop(steps)
-
-        def body(first: int, last: int) -> None:
-            loop(steps)
-
-        for _ in range(30):
-            started = time.perf_counter()
-            jit.run(body, threads, 1)
-            best = max(best, threads * operations / (time.perf_counter() - started))
-        return best
-
-    plain, added, saved = (most(loop) for loop in (limits.popcount_loop, limits.adder_loop, limits.carry_save_loop))
-    dots, products = most(limits.bytes_loop), most(limits.tiles_loop)
-    stream, seconds = np.ones(1 << 24, np.float32), []  # 67 MB, of which a maximum reads more a second than a sum
-    for _ in range(10):
-        started = time.perf_counter()
-        jit.run(lambda first, last: stream[first:last].max(), stream.size, stream.size // threads)
-        seconds.append(time.perf_counter() - started)
+    plain, added, saved = (
+        roofline.most(loop, threads) for loop in (limits.popcount_loop, limits.adder_loop, limits.carry_save_loop)
+    )
+    dots, products = roofline.most(limits.bytes_loop, threads), roofline.most(limits.tiles_loop, threads)
     return {
         "vector_bits": 32 * simd.LANES,
         "popcount": simd.HAS_POPCOUNT,
@@ -350,7 +335,7 @@ def host(threads: int = 2) -> dict[str, Any]:
             "tiles": products,
             "bytes": products if tiles.allowed() else dots,
         },
-        "read_bytes_per_second": stream.nbytes / min(seconds),
+        "read_bytes_per_second": roofline.reading(threads),
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyqnn import functional as F
 from tinyqnn import graph, models, optim
-from tinyqnn.bench.training import CASES, Case, Measured, Profiler, _batch
+from tinyqnn.bench.training import CASES, Case, Measured, _batch
 from tinyqnn.nn import Module
 from tinyqnn.nn.module import Parameter
 from tinyqnn.search.qss import candidates_by_role, put_mixtures
@@ -84,17 +84,6 @@ def ratio(found: dict[str, Measured], kind: str = SCHEME) -> float:
 def record(found: dict[str, Measured]) -> dict[str, dict[str, float]]:
     """The medians in seconds and the ratios, as JSON wants them."""
     return {kind: {"median_seconds": m.median, "ratio": ratio(found, kind)} for kind, m in found.items()}
-
-
-def profile(name: str, kind: str = SCHEME, count: int = 5) -> Profiler:
-    """Where the time of a step goes, by operation."""
-    step = steps(CASES[name])[kind]
-    for _ in range(2):
-        step()
-    with Profiler() as profiler:
-        for _ in range(count):
-            step()
-    return profiler
 
 
 def table(cases: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -1,6 +1,6 @@
 """How long does a training step take, here and in PyTorch on the same cores?
 
-    tinyqnn bench training              our step times, split by operation
+    tinyqnn bench training              our step times, split by operation (see `roofline.py`)
     tinyqnn bench training --vs torch   and PyTorch's, side by side
 
 Every network is timed twice: one training step, and one evaluation of the same batch, forward alone.
@@ -28,7 +28,7 @@ import numpy as np
 from tinyqnn import functional as F
 from tinyqnn import models, optim
 from tinyqnn.models import mobilenet
-from tinyqnn.tensor import Array, Observer, Tensor, no_grad
+from tinyqnn.tensor import Array, Tensor, no_grad
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,6 @@ class Measured:
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
-
-
-class Profiler(Observer):
-    """Adds up, by operation, the seconds of forward and of backward.
-
-    >>> with Profiler() as profiler:
-    ...     y = Tensor([1.0]) + 1.0
-    >>> list(profiler.forward)
-    ['Add']
-    """
-
-    parts = False
-
-    def __init__(self) -> None:
-        self.forward: dict[str, float] = {}
-        self.backward: dict[str, float] = {}
-
-    def on_forward(self, function: Any, args: Any, options: Any, outputs: Any, seconds: float) -> None:
-        self.forward[function.__name__] = self.forward.get(function.__name__, 0.0) + seconds
-
-    def on_backward(self, function: Any, grads: Any, seconds: float) -> None:
-        self.backward[function.__name__] = self.backward.get(function.__name__, 0.0) + seconds
 
 
 def our_step(case: Case, evaluation: bool = False) -> Callable[[], float]:
@@ -227,6 +205,9 @@ def _serve(engine: str, name: str, threads: int, evaluation: bool, wire: Connect
     """In a process of its own: make a step of `engine`, then run as many as are asked for and send back the times."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if engine == "tinyqnn":
+        from tinyqnn.kernels import jit
+
+        jit.set_num_threads(threads)
         step = our_step(CASES[name], evaluation)
     else:
         import torch
@@ -278,17 +259,6 @@ def measure(
     return results
 
 
-def profile(name: str, steps: int = 5) -> Profiler:
-    """Where our step's time goes, by operation: the sums of `steps` steps after a warm-up."""
-    step = our_step(CASES[name])
-    for _ in range(2):
-        step()
-    with Profiler() as profiler:
-        for _ in range(steps):
-            step()
-    return profiler
-
-
 def title(name: str) -> str:
     """What is measured under the name of a case, or of its evaluation.
 
@@ -308,21 +278,6 @@ def table(results: dict[str, dict[str, Measured]]) -> str:
         best, ratio = (f"{min(others) * 1e3:.2f} ms", f"{ours.median / min(others):.2f}") if others else ("–", "–")
         memory = f"{ours.peak_bytes / 1e6:,.0f} MB"
         lines.append(f"{title(name):<50} {ours.median * 1e3:>7.2f} ms {best:>10} {ratio:>7} {memory:>12}")
-    return "\n".join(lines)
-
-
-def split(profiler: Profiler, steps: int = 5) -> str:
-    """A profile as a table: milliseconds a step, forward and backward, the longest first."""
-    names = sorted(
-        {*profiler.forward, *profiler.backward},
-        key=lambda name: -(profiler.forward.get(name, 0) + profiler.backward.get(name, 0)),
-    )
-    lines = [f"  {'milliseconds a step':<24} {'forward':>9} {'backward':>9}"]
-    for name in names:
-        ahead, back = (part.get(name, 0.0) * 1e3 / steps for part in (profiler.forward, profiler.backward))
-        lines.append(f"  {name:<24} {ahead:>9.2f} {back:>9.2f}")
-    total = sum(profiler.forward.values()) * 1e3 / steps, sum(profiler.backward.values()) * 1e3 / steps
-    lines.append(f"  {'all operations':<24} {total[0]:>9.2f} {total[1]:>9.2f}")
     return "\n".join(lines)
 
 
@@ -357,4 +312,4 @@ def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> 
     return results
 
 
-__all__ = ["CASES", "Case", "Measured", "Profiler", "measure", "our_step", "profile", "run", "table", "torch_step"]
+__all__ = ["CASES", "Case", "Measured", "measure", "our_step", "run", "table", "torch_step"]

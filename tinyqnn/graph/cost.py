@@ -13,7 +13,7 @@ that flow into it and its multiply-accumulates. Averages of bits weigh each quan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -266,13 +266,26 @@ def _per_sample(count: int, batch: int) -> int:
 
 
 def _products(graph: Graph, vertex: Vertex) -> list[tuple[int, int, int]]:
-    """Multiply-accumulates of one sample: (how many, argument that is the weight, argument that is the activation)."""
-    weights = {edge.argument: graph.shape(edge) for edge in graph.in_edges(vertex.name)}
-    outputs = math.prod(vertex.shapes[0])
-    if vertex.function is Conv2d:  # each output sums over in/groups · kh · kw
-        return [(_per_sample(outputs * math.prod(weights[1][1:]), graph.batch), 1, 0)]
-    if vertex.function is Linear:  # each output sums over in
-        return [(_per_sample(outputs * weights[1][1], graph.batch), 1, 0)]
-    if vertex.function is LSTMLayer:  # four gates an output, each sums over in and over hidden
-        return [(_per_sample(4 * outputs * weights[w][1], graph.batch), w, a) for w, a in ((3, 0), (4, 1))]
+    """Multiply-accumulates of one sample, as in `multiply_accumulates`."""
+    shapes = {edge.argument: graph.shape(edge) for edge in graph.in_edges(vertex.name)}
+    counted = multiply_accumulates(vertex.function, shapes, vertex.shapes[0])
+    return [(_per_sample(n, graph.batch), weight, activation) for n, weight, activation in counted]
+
+
+def multiply_accumulates(
+    function: type[Function] | None, shapes: Mapping[int, tuple[int, ...]], result: tuple[int, ...]
+) -> list[tuple[int, int, int]]:
+    """(how many, argument that is the weight, argument that is the activation) of each product in an operation.
+
+    shapes   of the arguments, by their place
+    result   shape of the (first) result
+
+    >>> multiply_accumulates(Linear, {0: (8, 100), 1: (10, 100)}, (8, 10))
+    [(8000, 1, 0)]
+    """
+    outputs = math.prod(result)
+    if function in (Conv2d, Linear):  # each output sums over in/groups · kh · kw, or over in
+        return [(outputs * math.prod(shapes[1][1:]), 1, 0)]
+    if function is LSTMLayer:  # four gates an output, each sums over in and over hidden
+        return [(4 * outputs * shapes[weight][1], weight, activation) for weight, activation in ((3, 0), (4, 1))]
     return []

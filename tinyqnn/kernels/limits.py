@@ -17,14 +17,25 @@ from tinyqnn.kernels.simd import (
     cyclic,
     dot_bytes,
     multiples,
+    outer,
     outer_twice,
     outer_with,
     popcount,
     put_tile,
+    spread_row,
+    store_tile,
     zeros,
 )
 
-__all__ = ["adder_loop", "bytes_loop", "carry_save_loop", "popcount_loop", "tiles_loop"]
+__all__ = [
+    "adder_loop",
+    "bytes_loop",
+    "carry_save_loop",
+    "floats_loop",
+    "popcount_loop",
+    "sixths_loop",
+    "tiles_loop",
+]
 
 VECTOR_BITS = 32 * LANES
 
@@ -111,6 +122,25 @@ def _tile_dots(steps, table):
     tiles.release()
 
 
+@jit
+def _floats(steps, a, b, y):
+    acc = spread_row(b, 0, 6, 2, 2 * LANES)  # twelve sums: as many as sixteen registers leave room for
+    for _ in range(steps):
+        acc = outer(acc, a, multiples(0, 0, 6), 0, b, 0)
+    store_tile(acc, y, multiples(2 * LANES, 5, 6), 0, 2 * LANES)
+
+
+@jit
+def _sixths(steps, table):
+    tiles.configure(table)
+    for _ in range(steps):
+        tiles.dot_bfloat16(0, 4, 6)
+        tiles.dot_bfloat16(1, 4, 7)
+        tiles.dot_bfloat16(2, 5, 6)
+        tiles.dot_bfloat16(3, 5, 7)
+    tiles.release()
+
+
 def _arguments(dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     numbers: np.ndarray = aligned(128).view(dtype)
     numbers[:] = np.arange(len(numbers))
@@ -168,3 +198,26 @@ def tiles_loop(steps: int) -> int:
         return 0
     _tile_dots(steps, tiles.shape(tiles.ROWS, tiles.COLUMNS))
     return steps * 4 * tiles.ROWS * tiles.COLUMNS * tiles.STEP * 2
+
+
+def floats_loop(steps: int) -> int:
+    """Multiplication and addition of float32 on twelve vectors a step; returns the operations.
+
+    >>> floats_loop(10) == 10 * 12 * LANES * 2
+    True
+    """
+    numbers, _, _ = _arguments(np.float32)
+    _floats(steps, numbers, numbers, np.zeros(12 * LANES, np.float32))
+    return steps * 12 * LANES * 2
+
+
+def sixths_loop(steps: int) -> int:
+    """Four products of tiles of bfloat16 a step, of which six make one of float32; returns the latter's operations.
+
+    >>> sixths_loop(30) in (30 * 4 * 16 * 16 * 32 * 2 // 6, 0)
+    True
+    """
+    if not tiles.allowed():
+        return 0
+    _sixths(steps, tiles.shape(tiles.ROWS, tiles.COLUMNS))
+    return steps * 4 * tiles.ROWS * tiles.COLUMNS * tiles.STEP // 2 * 2 // 6

@@ -233,6 +233,17 @@ def dot_bytes(typingctx: Any, c: Any, a: Any, b: Any, signed: Any) -> Any:
     return types.void(c, a, b, signed), codegen
 
 
+@intrinsic(prefer_literal=True)
+def dot_bfloat16(typingctx: Any, c: Any, a: Any, b: Any) -> Any:
+    """`c += a · b` of pairs of bfloat16; sums are float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _emit(builder, f"tdpbf16ps %tmm{b.literal_value}, %tmm{a.literal_value}, %tmm{c.literal_value}")
+        return context.get_dummy_value()
+
+    return types.void(c, a, b), codegen
+
+
 @intrinsic
 def reach(typingctx: Any, count: Any, x: Any, edge: Any, up: Any) -> Any:
     """`count + up` in the lanes where x ≥ edge, `count` in the others."""
