@@ -116,7 +116,7 @@ STEP = """
     def here(key, function, *args):
         function, args = pickle.loads(warmup._question(function, args))
         function(*args)
-    warmup.warm_up, warmup.compiling = here, lambda: None
+    warmup.warm_up, warmup.compiling = here, lambda for_disk: None
 
     rng = np.random.default_rng(0)
     {make}

@@ -42,6 +42,7 @@ QUIET = 10.0  # seconds without a question after which the second process ends
 PATIENCE = 60.0  # seconds to wait for one answer
 KNOWN = {"tinyqnn", "numpy", *sys.stdlib_module_names}  # to import anything else may run somebody's whole program
 
+notice: Callable[[], object] | None = None  # called when something has to be compiled: who waits may want to know why
 cold = 0  # how many recorded operations are still to be warmed up: none, as long as everything is found on disk
 asked: dict[Hashable, Future[None]] = {}  # what nobody has come for yet
 
@@ -58,10 +59,12 @@ def expect(thing: Any, use: Use) -> None:
         _expected[thing] = use
 
 
-def compiling() -> None:
-    """A kernel was not on disk and has to be compiled: what comes after it may have to be, too."""
+def compiling(for_disk: bool = True) -> None:
+    """A kernel has to be compiled, and what comes after it may have to be, too; `for_disk` if others find it there."""
     global cold
-    if _possible:
+    if notice is not None:
+        notice()
+    if _possible and for_disk:
         with _lock:
             cold, expected = NEAR, list(_expected.items())
             _expected.clear()

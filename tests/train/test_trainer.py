@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from tinyqnn import Tensor, nn
+from tinyqnn import Tensor, nn, warmup
 from tinyqnn.data import Split
 from tinyqnn.functional import mse_loss
 from tinyqnn.optim import SGD, Adam, CosineAnnealingLR, StepLR
 from tinyqnn.train import Hook, Trainer, evaluate
+from tinyqnn.train.console import Display
 
 
 def blobs(rng, n=60, classes=3):
@@ -302,6 +303,19 @@ def test_a_bar_goes_to_a_terminal(rng, monkeypatch):
     assert "float: 100%" in terminal.getvalue()
     assert "8/8" in terminal.getvalue()
     assert "float 1/2" not in terminal.getvalue()
+
+
+def test_a_bar_says_when_somebody_waits_for_the_compiler(rng, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Display(None, "float", 1, 8, 0):
+        assert "compiling" not in terminal.getvalue()
+        warmup.compiling(False)
+        assert "compiling, once for all runs" in terminal.getvalue()
+    assert warmup.notice is None
+    said = terminal.getvalue()
+    warmup.compiling(False)
+    assert terminal.getvalue() == said
 
 
 def test_every_epochs_seconds_are_its_own(rng, monkeypatch):

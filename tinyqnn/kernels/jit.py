@@ -114,11 +114,10 @@ class ByLetter:
 
 
 class _Watch(event.Listener):
-    """Sees what Numba does not find in its cache; tells `warmup`, where a second process could leave it there."""
+    """Tells `warmup` what Numba has to compile, and whether a second process could leave it in the cache."""
 
     def on_start(self, event: event.Event) -> None:
-        if _pool.threads > 1 and isinstance(event.data["dispatcher"]._cache, Cache):
-            warmup.compiling()
+        warmup.compiling(_pool.threads > 1 and isinstance(event.data["dispatcher"]._cache, Cache))
 
     def on_end(self, event: event.Event) -> None:
         pass

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from tinyqnn import warmup
 from tinyqnn.train.score import Sums
 
 
@@ -45,7 +46,8 @@ class Display:
     """A bar on a terminal, a line an epoch elsewhere, or nothing."""
 
     def __init__(self, progress: bool | None, label: str, epochs: int, steps: int, done: int) -> None:
-        self.label, self.epochs, self.bar, self.lines, self.last = label, epochs, None, False, ""
+        self.label, self.epochs, self.lines, self.last = label, epochs, False, ""
+        self.bar: Any = None
         if progress is False or sys.stderr is None:
             return
         self.lines = not sys.stderr.isatty()
@@ -55,7 +57,12 @@ class Display:
             self.bar = tqdm(total=epochs * steps, initial=done, desc=label, unit="step", dynamic_ncols=True)
 
     def __enter__(self) -> Display:
+        if self.bar is not None:
+            warmup.notice = self.compiling
         return self
+
+    def compiling(self) -> None:
+        self.bar.set_postfix_str("compiling, once for all runs")
 
     def step(self, sums: Sums) -> None:
         if self.bar is not None:
@@ -79,4 +86,5 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
+            warmup.notice = None
             self.bar.close()
