@@ -58,30 +58,25 @@ def run(code, *options, **environment):
     return done.stdout
 
 
-views = st.sampled_from(
-    [
-        lambda x: x,
-        lambda x: x.T,
-        lambda x: x[::2],
-        lambda x: x[::-1],
-        lambda x: x[..., :1],
-        lambda x: np.broadcast_to(x[:1], x.shape),
-        lambda x: np.moveaxis(x, -1, 0),
-        lambda x: x.reshape(-1)[:0],
-        lambda x: x.sum(keepdims=False),
-    ]
-)
+VIEWS = {
+    "whole": lambda x: x,
+    "transposed": lambda x: x.T,
+    "every other": lambda x: x[::2],
+    "backwards": lambda x: x[::-1],
+    "with gaps": lambda x: x[..., :1],
+    "repeated": lambda x: np.broadcast_to(x[:1], x.shape),
+    "channels first": lambda x: np.moveaxis(x, -1, 0),
+    "empty": lambda x: x.reshape(-1)[:0],
+    "one number": lambda x: x.sum(),
+}
 
 
-@given(
-    st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sampled_from(["f4", "f8", "i8", "i1", "?"]), views, views
-)
-def test_a_made_up_array_looks_like_the_one_it_stands_for(shape, kind, one, other):
+@pytest.mark.parametrize("view", VIEWS)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sampled_from(["f4", "f8", "i8", "i1", "?"]))
+def test_a_made_up_array_looks_like_the_one_it_stands_for(view, shape, kind):
     import numba
 
-    array = np.asarray(one(np.zeros(shape, kind)))
-    if array.ndim and array.size:
-        array = np.asarray(other(array))
+    array = np.asarray(VIEWS[view](np.zeros(shape, kind)))
     function, (made,) = pickle.loads(warmup._question(len, (array,)))
     assert function is len
     assert (made.shape, made.dtype, made.strides) == (array.shape, array.dtype, array.strides)
@@ -178,6 +173,33 @@ def test_what_nobody_has_begun_is_taken_back(monkeypatch):
     y.backward()
     assert x.grad.tolist() == [[2, 2, 2]] * 2
     assert (warmup.cold, warmup.asked) == (0, {})
+
+
+def test_what_the_backward_pass_does_not_come_by_is_not_wanted(monkeypatch):
+    monkeypatch.setattr(warmup, "_second", Nobody())
+    warmup.compiling()
+    x = Tensor([1.0], requires_grad=True)
+    aside, y = x + x, x * x
+    warmup.asked["at it"] = running = Future()
+    running.set_running_or_notify_cancel()
+    y.backward()
+    assert list(warmup.asked) == ["at it"]
+    assert aside.data == 2
+
+
+@pytest.mark.parametrize("who", ["a derivative", "an optimizer"])
+def test_what_the_other_is_at_is_waited_for(who):
+    x = Tensor([1.0], requires_grad=True)
+    optimizer, y = optim.SGD([x], lr=0.1), x * x
+    answer = Future()
+    answer.set_running_or_notify_cancel()
+    warmup.asked[y._node[0].number if who == "a derivative" else optimizer] = answer
+    threading.Timer(0.3, answer.set_result, [None]).start()
+    y.backward()
+    assert answer.done() == (who == "a derivative")
+    optimizer.step()
+    assert answer.done()
+    assert not warmup.asked
 
 
 def test_nothing_is_told_twice_and_nothing_as_long_as_nothing_is_compiled(monkeypatch):
