@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -334,6 +335,17 @@ def test_one_that_does_not_answer_is_stopped(monkeypatch):
         time.sleep(0.01)
     warmup.meet("sleep")
     assert second.process.wait(20) != 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C does not come by there")
+def test_ctrl_c_is_not_for_it(tmp_path):
+    warmup.warm_up("begun", os.mkdir, str(tmp_path / "begun"))
+    second = warmup._second
+    assert answered("begun")
+    second.process.send_signal(signal.SIGINT)
+    warmup.warm_up("goes on", os.mkdir, str(tmp_path / "goes on"))
+    assert answered("goes on")
+    assert (tmp_path / "goes on").is_dir()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

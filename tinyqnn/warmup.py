@@ -20,6 +20,7 @@ import contextlib
 import io
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -159,6 +160,7 @@ class _Second:
 def serve() -> None:
     """What the second process does: answer each question with a line, until there are no more."""
     stay_alone()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which may want to finish its step
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     while True:
