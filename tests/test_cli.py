@@ -82,6 +82,9 @@ def test_wrong_arguments_say_what_was_probably_meant(line, words, capsys):
         (["data", "mnits"], ["mnits", "did you mean 'mnist'"]),
         (["bench", "training", "resnet21"], ["resnet21", "resnet20"]),
         (["bench"], ["training", "gemm", "--host"]),
+        (["bench", "gemm", "--profile"], ["bench gemm", "leave --profile"]),
+        (["bench", "first", "--picture", "x.png"], ["bench first", "--picture out"]),
+        (["bench", "first", "resnet21"], ["resnet21", "resnet20"]),
     ],
 )
 def test_errors_name_the_thing_and_the_remedy_without_a_traceback(line, words, capsys, tmp_path, monkeypatch):

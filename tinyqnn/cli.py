@@ -154,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         "Measure speed, side by side with others in one run.",
         "  tinyqnn bench training\n  tinyqnn bench training --vs torch\n  tinyqnn bench training resnet20 --profile\n"
+        "  tinyqnn bench training vgg --picture roofline.png\n  tinyqnn bench first vgg\n"
         "  tinyqnn bench gemm\n  tinyqnn bench layer --threads 1\n  tinyqnn bench --host\n",
     )
     bench.add_argument(
@@ -284,6 +285,8 @@ def run_bench(args: argparse.Namespace) -> int:
         if not args.host:
             raise ValueError(f"name what to measure: {', '.join(BENCHES)}; or --host for what the processor can do")
         args.what = "gemm"
+    if (args.profile or args.picture) and args.what not in ("training", "quantizing"):
+        raise ValueError(f"bench {args.what} has no training step to look into; leave --profile and --picture out")
     if args.what == "quantizing":
         return _bench_quantizing(args)
     if args.what == "first":
@@ -358,7 +361,7 @@ def _bench_quantizing(args: argparse.Namespace) -> int:
     from tinyqnn.bench import quantizing, training
 
     names = _cases(args, quantizing.NAMES)
-    if args.profile:
+    if args.profile or args.picture:
         networks, scheme = [training.CASES[name] for name in names], quantizing.SCHEME
         return _keep(args, _split(args, {f"{n.title}, {scheme}": quantizing.steps(n)[scheme] for n in networks}))
     cases = {name: quantizing.record(quantizing.measure(name, args.rounds)) for name in names}
