@@ -17,7 +17,7 @@ import tempfile
 
 from tinyqnn.bench.training import title
 
-__all__ = ["HEADING", "line", "measure"]
+__all__ = ["HEADING", "in_new_process", "line", "measure"]
 
 HEADING = f"{'seconds until the first step is done':<53}{'empty cache':>11}{'second process':>16}"
 
@@ -33,17 +33,20 @@ print(time.perf_counter() - started)
 def measure(name: str) -> dict[str, float]:
     """Seconds of the first step of a case: of a process that finds an empty cache, and of the next one."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds = []
-        for _ in range(2):
-            step = subprocess.run(
-                [sys.executable, "-c", _FIRST_STEP, name],
-                env={**os.environ, "NUMBA_CACHE_DIR": folder},
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            seconds.append(float(step.stdout))
-    return {"empty_cache": seconds[0], "second_process": seconds[1]}
+        empty = in_new_process(_FIRST_STEP, folder, name)
+        return {"empty_cache": empty, "second_process": in_new_process(_FIRST_STEP, folder, name)}
+
+
+def in_new_process(program: str, cache: str, *args: str) -> float:
+    """The number that a program prints, with compiled kernels in the folder `cache`."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args],
+        env={**os.environ, "NUMBA_CACHE_DIR": cache},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
 
 
 def line(name: str, seconds: dict[str, float]) -> str:

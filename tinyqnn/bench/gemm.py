@@ -16,8 +16,6 @@ import importlib
 import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyqnn.bench import roofline
+from tinyqnn.bench import first, roofline
 from tinyqnn.kernels import fastest
 
 __all__ = ["CASES", "Case", "choices", "first_calls", "host", "host_table", "measure", "run", "table"]
@@ -381,15 +379,8 @@ def first_calls() -> dict[str, float]:
     for name, make in makers.items():
         for rows in (64, 1) if name != "IntConv2d" else (64,):
             with tempfile.TemporaryDirectory() as folder:
-                code = _FIRST_CALL.format(rows=rows, make=make)
-                done = subprocess.run(
-                    [sys.executable, "-c", code],
-                    env={**os.environ, "NUMBA_CACHE_DIR": folder},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-            found[name + (", one row" if rows == 1 else "")] = float(done.stdout)
+                seconds = first.in_new_process(_FIRST_CALL.format(rows=rows, make=make), folder)
+            found[name + (", one row" if rows == 1 else "")] = seconds
     return found
 
 
