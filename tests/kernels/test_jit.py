@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -407,6 +408,35 @@ def test_a_forked_child_gets_threads_of_its_own():
     """
     count = 50 if use_reference() else 100
     assert python(code.format(folder=str(Path(__file__).parent), count=count)) == f"0 {count}"
+
+
+def test_ctrl_c_waits_until_a_function_is_compiled():
+    """What somebody set for it is called then, once for each time; in between it is as it was."""
+    told = []
+
+    def first(*what):
+        told.append(what)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    watch, compiling = jit._Watch(), types.SimpleNamespace(data={"dispatcher": types.SimpleNamespace(_cache=None)})
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        watch.on_start(compiling)
+        watch.on_start(compiling)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        watch.on_end(compiling)
+        assert told == []
+        with pytest.raises(KeyboardInterrupt):
+            watch.on_end(compiling)
+        assert [number for number, _ in told] == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+        watch.on_start(compiling)
+        watch.on_end(compiling)
+        assert len(told) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_versions_that_two_processes_compile_at_once_are_not_mixed_up(tmp_path):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -114,13 +115,35 @@ class ByLetter:
 
 
 class _Watch(event.Listener):
-    """Tells `warmup` what Numba has to compile, and whether a second process could leave it in the cache."""
+    """Tells `warmup` what Numba has to compile, and keeps Ctrl-C waiting until a function is whole.
+
+    An exception in the middle is swallowed by the compiler, which then complains of what is missing.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0  # functions that call functions are compiled around them
+        self.handler: Any = None  # whose turn it is after that
+        self.held: list[tuple[Any, ...]] = []
 
     def on_start(self, event: event.Event) -> None:
+        self.depth += 1
+        if self.depth == 1 and threading.current_thread() is threading.main_thread():
+            self.handler = signal.getsignal(signal.SIGINT)
+            if callable(self.handler):
+                signal.signal(signal.SIGINT, self.hold)
         warmup.compiling(_pool.threads > 1 and isinstance(event.data["dispatcher"]._cache, Cache))
 
+    def hold(self, *what: Any) -> None:
+        self.held.append(what)
+
     def on_end(self, event: event.Event) -> None:
-        pass
+        self.depth -= 1
+        if self.depth == 0 and callable(self.handler):
+            signal.signal(signal.SIGINT, self.handler)
+            held, self.handler, self.held = self.held, None, []
+            for what in held:  # the first may leave the second to another handler
+                now: Any = signal.getsignal(signal.SIGINT)
+                now(*what)
 
 
 event.register("numba:compile", _Watch())
