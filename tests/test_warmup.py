@@ -203,6 +203,19 @@ def test_what_the_other_is_at_is_waited_for(who):
     assert not warmup.asked
 
 
+def test_who_waits_is_told_once_or_each_time():
+    said = []
+    with warmup.told(lambda: said.append("once")):
+        warmup.compiling(False)
+        warmup.compiling(False)
+        with warmup.told(lambda: said.append("again"), again=True):
+            warmup.compiling(False)
+            warmup.compiling(False)
+        warmup.compiling(False)
+    warmup.compiling(False)
+    assert said == ["once", "again", "again"]
+
+
 def test_nothing_is_told_twice_and_nothing_as_long_as_nothing_is_compiled(monkeypatch):
     nobody = Nobody()
     monkeypatch.setattr(warmup, "_second", nobody)

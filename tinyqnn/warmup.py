@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TakesTooLong
 from queue import Empty, SimpleQueue
@@ -43,10 +43,10 @@ QUIET = 10.0  # seconds without a question after which the second process ends
 PATIENCE = 60.0  # seconds to wait for one answer
 KNOWN = {"tinyqnn", "numpy", *sys.stdlib_module_names}  # to import anything else may run somebody's whole program
 
-notice: Callable[[], object] | None = None  # called when something has to be compiled: who waits may want to know why
 cold = 0  # how many recorded operations are still to be warmed up: none, as long as everything is found on disk
 asked: dict[Hashable, Future[None]] = {}  # what nobody has come for yet
 
+_notices: list[Callable[[], object]] = []  # the last of them is for whoever waits now
 _possible = bool(sys.executable) and not getattr(sys, "frozen", False)  # a frozen program has no Python to start
 _expected: WeakKeyDictionary[Any, Use] = WeakKeyDictionary()
 _told: set[bytes] = set()
@@ -60,11 +60,29 @@ def expect(thing: Any, use: Use) -> None:
         _expected[thing] = use
 
 
+@contextlib.contextmanager
+def told(tell: Callable[[], object], again: bool = False) -> Iterator[None]:
+    """Inside, `tell()` is called when something has to be compiled, so that who waits knows why; once, or each time."""
+    said = False
+
+    def notice() -> None:
+        nonlocal said
+        if again or not said:
+            said = True
+            tell()
+
+    _notices.append(notice)
+    try:
+        yield
+    finally:
+        _notices.remove(notice)
+
+
 def compiling(for_disk: bool = True) -> None:
     """A kernel has to be compiled, and what comes after it may have to be, too; `for_disk` if others find it there."""
     global cold
-    if notice is not None:
-        notice()
+    if _notices:
+        _notices[-1]()
     if _possible and for_disk:
         with _lock:
             cold, expected = NEAR, list(_expected.items())

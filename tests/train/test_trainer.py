@@ -312,7 +312,6 @@ def test_a_bar_says_when_somebody_waits_for_the_compiler(rng, monkeypatch):
         assert "compiling" not in terminal.getvalue()
         warmup.compiling(False)
         assert "compiling, once for all runs" in terminal.getvalue()
-    assert warmup.notice is None
     said = terminal.getvalue()
     warmup.compiling(False)
     assert terminal.getvalue() == said

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn import data, files, graph, kernels, models, random
+from tinyqnn import data, files, graph, models, random, warmup
 from tinyqnn.data.dataset import Corpus, Dataset, Split
 from tinyqnn.graph import GraphModule
 from tinyqnn.nn import Module
@@ -105,11 +104,9 @@ def run(
     report(line(config.dataset, f"{described(source)}, {time.perf_counter() - started:.1f} s"))
     if source.note:
         report(line("", source.note))
-    if _never_compiled():
-        report(line("kernels", "the first steps take longer: they compile the kernels, once"))
-
     job = _job(config, source, models.create(config.model, **_sizes(source), rng=rng), report)
-    check(job)
+    with warmup.told(lambda: report(line("kernels", "this takes longer now: they are compiled, once for all runs"))):
+        check(job)
     job.folder = _made(folder, config)
     try:
         return _phases(job, started)
@@ -193,12 +190,6 @@ def _sizes(source: Dataset | Corpus) -> dict[str, int]:
         return {"classes": len(source.vocabulary)}
     shape = source.train.x.shape[1:]
     return {"channels": shape[0], "classes": len(source.classes), "in_features": math.prod(shape)}
-
-
-def _never_compiled() -> bool:
-    """Is this the first run of this copy, as far as the folder beside the kernels tells?"""
-    cache = Path(kernels.__file__).parent / "__pycache__"
-    return not (kernels.use_reference() or "NUMBA_CACHE_DIR" in os.environ or any(cache.glob("*.nbi")))
 
 
 def _packed(job: Job, network: GraphModule, scores: dict[str, Score]) -> dict[str, Any] | None:

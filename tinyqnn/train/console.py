@@ -48,6 +48,7 @@ class Display:
     def __init__(self, progress: bool | None, label: str, epochs: int, steps: int, done: int) -> None:
         self.label, self.epochs, self.lines, self.last = label, epochs, False, ""
         self.bar: Any = None
+        self.waiting = contextlib.ExitStack()
         if progress is False or sys.stderr is None:
             return
         self.lines = not sys.stderr.isatty()
@@ -58,7 +59,7 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.bar is not None:
-            warmup.notice = self.compiling
+            self.waiting.enter_context(warmup.told(self.compiling, again=True))
         return self
 
     def compiling(self) -> None:
@@ -86,5 +87,5 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
-            warmup.notice = None
+            self.waiting.close()
             self.bar.close()
