@@ -24,7 +24,7 @@ from tinyqnn.tensor import Function
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nothing asked, nothing told, nobody there; and afterwards nobody stays."""
-    for name, value in {"cold": 0, "asked": {}, "_told": set(), "_second": None, "_possible": True}.items():
+    for name, value in {"cold": 0, "asked": {}, "_asked_before": set(), "_second": None, "_possible": True}.items():
         monkeypatch.setattr(warmup, name, value)
     monkeypatch.setattr(warmup, "QUIET", 0.2)
     yield

@@ -49,7 +49,7 @@ asked: dict[Hashable, Future[None]] = {}  # what nobody has come for yet
 _notices: list[Callable[[], object]] = []  # the last of them is for whoever waits now
 _possible = bool(sys.executable) and not getattr(sys, "frozen", False)  # a frozen program has no Python to start
 _expected: WeakKeyDictionary[Any, Use] = WeakKeyDictionary()
-_told: set[bytes] = set()
+_asked_before: set[bytes] = set()
 _second: _Second | None = None
 _lock = threading.RLock()
 
@@ -100,8 +100,8 @@ def warm_up(key: Hashable, function: Callable[..., object], *args: Any) -> None:
     except Exception:  # what cannot be told is compiled here, when it is needed
         return
     with _lock:
-        if question not in _told:
-            _told.add(question)
+        if question not in _asked_before:
+            _asked_before.add(question)
             _second = _second or _Second()
             asked[key] = _second.ask(question)
 
