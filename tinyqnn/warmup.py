@@ -21,18 +21,18 @@ import io
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TakesTooLong
 from queue import Empty, SimpleQueue
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Array = np.ndarray
 Use = Callable[[Any], object]
@@ -110,6 +110,8 @@ def meet(key: Hashable) -> None:
     """Wait for what was asked under this key if the second process is at it, and take it back if it is not."""
     answer = asked.pop(key, None)
     if answer is not None and not answer.cancel():
+        from concurrent.futures import TimeoutError as TakesTooLong
+
         try:
             answer.result(PATIENCE)
         except TakesTooLong:
@@ -134,11 +136,15 @@ class _Second:
         threading.Thread(target=self.talk, name="tinyqnn-warmup", daemon=True).start()
 
     def ask(self, question: bytes) -> Future[None]:
+        from concurrent.futures import Future  # nobody waits for this import, and that of subprocess, before
+
         answer: Future[None] = Future()
         self.questions.put((answer, question))
         return answer
 
     def talk(self) -> None:
+        import subprocess
+
         program = f"import sys; sys.path[:] = {[*map(str, sys.path)]!r}; from tinyqnn import warmup; warmup.serve()"
         with (
             contextlib.suppress(OSError),  # it could not be started, or was stopped
