@@ -113,6 +113,13 @@ def test_clipping_reports_a_gradient_that_is_not_finite_and_leaves_it(bad):
     assert w.grad[1] == 3.0
 
 
+def test_a_gradient_whose_square_is_no_float32_is_clipped_all_the_same():
+    w = Tensor(np.zeros((2, 2), np.float32), requires_grad=True)
+    w.grad = np.array([[3e30, 0.0], [0.0, -4e30]], np.float32)
+    assert clip_grad_norm([w], 1.0) == pytest.approx(5e30)
+    np.testing.assert_allclose(w.grad, [[0.6, 0.0], [0.0, -0.8]], rtol=1e-6)
+
+
 def test_clipping_to_nothing_is_refused():
     with pytest.raises(ValueError, match="max_norm is a number above 0, got 0"):
         clip_grad_norm([], 0)

@@ -175,3 +175,20 @@ def test_the_first_bound_has_the_least_squared_error(rng):
 
     assert error(found) <= min(error(clip) for clip in np.linspace(0.5, 3.5, 61)) * 1.001
     assert math.isfinite(found)
+
+
+def test_first_bounds_are_those_of_activations_in_training(rng):
+    from tinyqnn import nn
+    from tinyqnn.papers.holistic._retrain import bounds
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3, rng=rng))
+    images = rng.normal(size=(8, 3, 9, 9)).astype(np.float32)
+    model.eval()
+    found = bounds(model, images, 2)["3"].clip.item()
+    norm = model[1]
+    norm.running_mean[:], norm.running_var[:] = rng.normal(size=4), 1e-4  # far from the images'
+    before = {name: value.copy() for name, value in model.state_dict().items()}
+    assert bounds(model, images, 2)["3"].clip.item() == found
+    for name, value in model.state_dict().items():  # the float network stays what it is
+        np.testing.assert_array_equal(value, before[name])
+    assert not model[1].training

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from tinyqnn.optim.optimizer import blocks
-from tinyqnn.tensor import Tensor
+from tinyqnn.tensor import Array, Tensor
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
@@ -25,14 +26,22 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm > 0:
         raise ValueError(f"max_norm is a number above 0, got {max_norm}")
     grads = [p.grad for p in ([params] if isinstance(params, Tensor) else params) if p.grad is not None]
-    squares = 0.0
-    for grad in grads:
-        for (g,) in blocks(grad):
-            g = g.ravel(order="K")
-            squares += float(np.einsum("i,i->", g, g))
+    squares = _squares(grads)
+    if squares == math.inf:  # the square of a float32 above 10¹⁹ is none
+        squares = _squares(grads, np.float64)
     norm = math.sqrt(squares) if math.isfinite(squares) else squares
     factor = max_norm / (norm + 1e-6)
     if factor < 1 and math.isfinite(norm):
         for grad in grads:
             np.multiply(grad, factor, out=grad)
     return norm
+
+
+def _squares(grads: Iterable[Array], dtype: Any = None) -> float:
+    """Σ g², added up in `dtype`; without one, in that of the gradients."""
+    total = 0.0
+    for grad in grads:
+        for (g,) in blocks(grad):
+            g = g.ravel(order="K")
+            total += float(np.einsum("i,i->", g, g, dtype=dtype))
+    return total

@@ -15,6 +15,8 @@ from tinyqnn.papers.claims import Claim, Finding, decide
 from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.papers.holistic import _cifar as cifar
 
+VERSION = 2  # PACT's first bounds are those of activations in training
+
 
 @dataclass(frozen=True)
 class Config:

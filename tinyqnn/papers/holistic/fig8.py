@@ -15,6 +15,8 @@ from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.papers.holistic import _cifar as cifar
 from tinyqnn.papers.holistic._networks import TABLE_5
 
+VERSION = 2  # PACT's first bounds are those of activations in training
+
 
 @dataclass(frozen=True)
 class Config:

@@ -24,6 +24,8 @@ from tinyqnn.papers.holistic._retrain import KeepsBoundsUp, groups, quantized
 from tinyqnn.tensor import Tensor, no_grad
 from tinyqnn.train import Lipschitz, Trainer
 
+VERSION = 2  # PACT's first bounds are those of activations in training
+
 SETTINGS: dict[str, tuple[int | None, int | None]] = {
     "W2": (2, None), "A2": (None, 2), "W4": (4, None), "A4": (None, 4),
     "8/8": (8, 8), "6/6": (6, 6), "4/4": (4, 4), "3/3": (3, 3),

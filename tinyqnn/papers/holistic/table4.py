@@ -23,6 +23,8 @@ from tinyqnn.papers.experiment import Cell, Report
 from tinyqnn.papers.holistic import _cifar as cifar
 from tinyqnn.train import Lipschitz
 
+VERSION = 2  # PACT's first bounds are those of activations in training
+
 METHODS = ("float", "2-bit", "2-bit, longer", "2-bit (L_R + CLR)")
 PAPER = {  # depth: as METHODS; the third is not in the paper
     20: (92.42, 89.36, None, 89.68),
