@@ -13,6 +13,11 @@ from hypothesis import HealthCheck, settings
 import tinyqnn as tq
 from tinyqnn.tensor import _State
 
+if os.environ.get("TINYQNN_TEST_TILES") == "emulated":
+    import emulated_tiles
+
+    emulated_tiles.install()
+
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("quick", max_examples=25, derandomize=True, **_common)
 settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, database=None, **_common)
