@@ -40,9 +40,10 @@ def draw(rows: list[dict[str, Any]]) -> None:
 def tell(results: dict[str, Any]) -> str:
     """The figures as a text, for pages: medians, in milliseconds, and the most memory, in MB."""
     machine = results["environment"]
+    six = "large products of float32 are six of bfloat16 on tile registers"
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['versions']['torch']}; medians",
-        *(["here large products of float32 are six of bfloat16 on tile registers"] if results.get("tiles") else []),
+        f"here {six if results['tiles'] else 'are no tile registers'}",
         "",
         f"{'':<53}{'tinyqnn':>9}{'PyTorch':>10}{'ratio':>7}{'memory':>14}",
     ]
@@ -58,15 +59,16 @@ def tell(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(source: str) -> None:
+    """Measure, unless `--draw` was asked for, and write everything beside the script `source`."""
     if sys.argv[1:] != ["--draw"]:
         measured = training.run(list(training.CASES), True, threads=2, rounds=4)
         searched = {name: quantizing.record(quantizing.measure(name)) for name in quantizing.NAMES}
         results = {"tiles": tiles.allowed(), "cases": training.record(measured), "quantizing": searched}
         results["first_steps"] = {name: first.measure(name) for name in training.CASES}
-        record(__file__, {"environment": environment(), **results})
-    show(__file__, draw, tell)
+        record(source, {"environment": environment(), **results})
+    show(source, draw, tell)
 
 
 if __name__ == "__main__":
-    main()
+    main(__file__)
