@@ -11,6 +11,7 @@ Blue bars are cases in which we are faster.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from drawing import beside, record, show
@@ -21,9 +22,9 @@ from tinyqnn.picture import BLUE, GREY, INK
 from tinyqnn.provenance import environment
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Our time over PyTorch's, a bar a case; left of the line is faster."""
-    with beside(__file__, 8, 0.4 * len(rows) + 1.2) as figure:
+def draw(source: str, rows: list[dict[str, Any]]) -> None:
+    """Our time over PyTorch's, a bar a case; left of the line is faster. Written beside the script `source`."""
+    with beside(source, 8, 0.4 * len(rows) + 1.2) as figure:
         axes = figure.subplots()
         place = range(len(rows))
         axes.barh(place, [row["ratio"] for row in rows], color=[BLUE if row["ratio"] <= 1 else GREY for row in rows])
@@ -67,7 +68,7 @@ def main(source: str) -> None:
         results = {"tiles": tiles.allowed(), "cases": training.record(measured), "quantizing": searched}
         results["first_steps"] = {name: first.measure(name) for name in training.CASES}
         record(source, {"environment": environment(), **results})
-    show(source, draw, tell)
+    show(source, partial(draw, source), tell)
 
 
 if __name__ == "__main__":
