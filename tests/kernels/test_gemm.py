@@ -36,6 +36,8 @@ layouts = st.sampled_from(["contiguous", "transposed", "strided"])
 @example(500, 700, 33, "transposed", "contiguous", 0)  # several blocks of rows and of k
 @example(37, 3, 65, "contiguous", "transposed", 0)  # fewer numbers of k than lanes
 @example(12, 600, 90, "contiguous", "transposed", 0)  # a first factor that is smaller than the second
+@example(1100, 330, 300, "transposed", "transposed", 0)  # a tall result
+@example(500, 650, 1300, "contiguous", "transposed", 0)  # a wide one
 def test_products_in_every_layout_equal_numpys_in_float64(rows, depth, cols, layout_a, layout_b, seed):
     rng = np.random.default_rng(seed)
     a, b = operand(rng, rows, depth, layout_a), operand(rng, depth, cols, layout_b)
@@ -53,6 +55,13 @@ def test_the_number_of_threads_does_not_change_a_bit(rng):
     finally:
         jit.set_num_threads(before)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_where_the_sum_is_cut_does_not_change_a_bit(rng, layout):
+    a, b = operand(rng, 130, 77, "contiguous"), operand(rng, 77, 300, layout)
+    assert len({gemm.matmul(a, gemm.pack(b, step)).tobytes() for step in (None, 1, 20, 36, 77, 100)}) == 1
+    assert_product(gemm.matmul(a, gemm.pack(b, 20)), a, b)
 
 
 @pytest.mark.parametrize("rows", [3, 200])

@@ -48,6 +48,13 @@ def ahead(x, first, last):
 
 
 @jit(inner=True)
+def ask(x, first, last):
+    """Soon to read `x[first:last]`, float32, wherever it lies."""
+    for i in range(first, last, _LINE):
+        _fetch(x, i, 0)
+
+
+@jit(inner=True)
 def ahead_of_writing(x, first, last):
     """Soon to write to `x[first:last]`, float32: have other cores let go of it."""
     for i in range(first, last, _LINE):

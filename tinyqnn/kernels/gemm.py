@@ -2,7 +2,8 @@
 
 `c[i, j] = Σ_k a[i, k] · b[k, j]`. The second factor is packed once into panels up to four vectors wide, so that the row
 of a panel is a few aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
-walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by.
+walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by; meanwhile the next one is
+asked for, tile by tile, for the processor's own guess comes too late.
 
 A product of matrices that fit a core's cache is one call of `multiply_small` instead: one thread, one block, and b may
 be read where it is if its rows lie in memory as rows of whole vectors, which pays where a has few rows. Where the
@@ -27,6 +28,7 @@ import numpy as np
 
 from tinyqnn.kernels import reference, thirdgemm, use_reference
 from tinyqnn.kernels.addresses import fast
+from tinyqnn.kernels.ahead import ask
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
 from tinyqnn.kernels.simd import (
     LANES,
@@ -55,6 +57,16 @@ SMALL = 4_000_000
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 TILE_ROWS = 6  # of its tile
+FEW = 60  # places: ten of those tiles
+
+
+@jit(inner=True)
+def _share(size, rows, places):
+    """Numbers of the next panel, as large as this, to ask for with each tile of `rows`, so that the last brings it all.
+
+    None where two panels would not find room in the cache, or where there are so few tiles that each had to wait.
+    """
+    return size * rows // places if size <= DEPTH * WIDEST * LANES and places >= FEW else 0
 
 
 def _make_product(rows: int, cols: int) -> Any:
@@ -64,8 +76,12 @@ def _make_product(rows: int, cols: int) -> Any:
     def product(
         a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
     ):
+        size = (run1 - run0) * steps * pitch
+        share, behind = _share(size, rows, last - first), j0 + size
         for p in range(first, last, rows):
             row, y_row = offsets(places, p, last - 1, rows), offsets(targets, p, last - 1, rows)
+            ask(b, behind, behind + share)
+            behind += share
             if add:
                 acc = load_tile(y, y_row, q, cols, lanes)
             else:
@@ -123,14 +139,15 @@ def product_pixels(a, places, first, last, runs, run0, run1, base, steps, b, j0,
 # More rows than 8 do not find room for their addresses in the processor's other registers.
 _product1 = _make_product(8 if REGISTERS == 32 else 6, 1)
 _product2 = _make_product(8 if REGISTERS == 32 else TILE_ROWS, 2)
+_product3 = _make_product(8 if REGISTERS == 32 else 4, 3)
 _product4 = _make_product(TILE_ROWS if REGISTERS == 32 else 3, 4)
 
 
 @jit
 def panel_width(lanes):
-    """Lanes of the next panel when `lanes` columns are left: four vectors, two or one."""
-    if WIDEST == 4 and lanes > 3 * LANES:
-        return 4 * LANES
+    """Lanes of the next panel when `lanes` columns are left: up to four vectors, or up to two."""
+    if WIDEST == 4 and lanes > 2 * LANES:
+        return 4 * LANES if lanes > 3 * LANES else 3 * LANES
     return 2 * LANES if lanes > LANES else LANES
 
 
@@ -152,6 +169,11 @@ def product(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
             lanes,
         )  # fmt: skip
+    elif WIDEST == 4 and lanes > 2 * LANES:
+        _product3(
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
+            lanes,
+        )  # fmt: skip
     elif lanes > LANES:
         _product2(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
@@ -165,41 +187,51 @@ def product(
 
 
 class Packed:
-    """A (K, N) matrix in panels (panel, k, lane), the last ones narrower; the lanes behind column N are not used."""
+    """A (K, N) matrix as (block, panel, k, lane), in the order in which a product reads it.
 
-    def __init__(self, matrix: np.ndarray, data: np.ndarray) -> None:
-        self.matrix, self.shape, self.data = matrix, matrix.shape, data
+    A block has `step` numbers of k. The last panels are narrower; the lanes behind column N are not used.
+    """
+
+    def __init__(self, matrix: np.ndarray, data: np.ndarray, step: int) -> None:
+        self.matrix, self.shape, self.data, self.step = matrix, matrix.shape, data, step
 
 
 @jit
-def _pack(first, last, b, stride_k, stride_n, depth, cols, packed):
-    """Blocks first … last of b, each as wide as the widest panel."""
+def _pack(first, last, b, stride_k, stride_n, depth, step, cols, packed):
+    """Panels first … last of b, each as wide as the widest, of every block of k."""
     for panel in range(first, last):
         o = panel * WIDEST * LANES
         end = min(o + WIDEST * LANES, cols)
         while o < end:
             width = panel_width(cols - o)
-            if stride_n == 1:
-                for k in range(depth):
-                    for lane in range(o, o + width, LANES):
-                        place = o * depth + k * width + lane - o
-                        store(load(b, k * stride_k + lane, cols - lane), packed, place, LANES)
-            elif depth < LANES:
-                block = packed[o * depth : (o + width) * depth]
-                block[:] = 0  # lanes that are not used are multiplied too: what lay there may take long
-                for k in range(depth):
-                    for n in range(min(width, cols - o)):
-                        block[k * width + n] = b[k * stride_k + (o + n) * stride_n]
-            else:  # each column is contiguous: LANES × LANES numbers at a time change rows and columns
-                for lane in range(o, o + width, LANES):
-                    first_column = min(lane, cols - 1)
-                    columns = multiples(stride_n, cols - 1 - first_column, LANES)
-                    for k in range(0, depth, LANES):
-                        k = min(k, depth - LANES)
-                        turned = transpose(load_tile(b, columns, first_column * stride_n + k, 1, LANES))
-                        place = o * depth + k * width + lane - o
-                        store_tile(turned, packed, multiples(width, LANES, LANES), place, LANES)
+            for k0 in range(0, depth, step):
+                _pack_block(b, stride_k, stride_n, k0, min(k0 + step, depth), o, width, cols, packed)
             o += width
+
+
+@jit(inner=True)
+def _pack_block(b, stride_k, stride_n, k0, k1, o, width, cols, packed):
+    """Numbers k0 … k1 of the columns from o on."""
+    begin = k0 * whole_vectors(cols) + o * (k1 - k0)
+    if stride_n == 1:
+        for k in range(k0, k1):
+            for lane in range(0, width, LANES):
+                place = begin + (k - k0) * width + lane
+                store(load(b, k * stride_k + o + lane, cols - o - lane), packed, place, LANES)
+    elif k1 - k0 < LANES:
+        block = packed[begin : begin + (k1 - k0) * width]
+        block[:] = 0  # lanes that are not used are multiplied too: what lay there may take long
+        for k in range(k0, k1):
+            for n in range(min(width, cols - o)):
+                block[(k - k0) * width + n] = b[k * stride_k + (o + n) * stride_n]
+    else:  # each column is contiguous: LANES × LANES numbers at a time change rows and columns
+        for lane in range(0, width, LANES):
+            first_column = min(o + lane, cols - 1)
+            columns = multiples(stride_n, cols - 1 - first_column, LANES)
+            for k in range(k0, k1, LANES):
+                k = min(k, k1 - LANES)
+                turned = transpose(load_tile(b, columns, first_column * stride_n + k, 1, LANES))
+                store_tile(turned, packed, multiples(width, LANES, LANES), begin + (k - k0) * width + lane, LANES)
 
 
 @jit(inner=True)
@@ -234,7 +266,7 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
                 width = panel_width(cols - o)
                 product(
                     source, places, none, count, start, none, none + 1, base, steps, walk, packed,
-                    o * depth + k0 * width, width, bias, o, k0, y, targets, o, min(width, cols - o),
+                    k0 * whole_vectors(cols) + o * steps, width, bias, o, k0, y, targets, o, min(width, cols - o),
                 )  # fmt: skip
                 o += width
 
@@ -242,7 +274,9 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
 @jit(inner=True)
 def pack_small(b, stride_b, stride_n, depth, cols, packed):
     """All of b, as `multiply_small` reads it."""
-    _pack(np.int64(0), (cols + WIDEST * LANES - 1) // (WIDEST * LANES), b, stride_b, stride_n, depth, cols, packed)
+    _pack(
+        np.int64(0), (cols + WIDEST * LANES - 1) // (WIDEST * LANES), b, stride_b, stride_n, depth, depth, cols, packed
+    )
 
 
 @jit(inner=True)
@@ -286,18 +320,22 @@ def _multiply_once(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, co
         multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y)
 
 
-def pack(b: np.ndarray) -> Packed:
-    """`b` (K, N), float32, in the order in which a product reads it."""
+def pack(b: np.ndarray, step: int | None = None) -> Packed:
+    """`b` (K, N), float32, in the order in which a product reads it.
+
+    step   numbers of k that are walked at a time; up to DEPTH if not given
+    """
     numbers, stride_k, stride_n = flat(b)
     depth, cols = b.shape
+    step = step or -(-max(depth, 1) // max(1, -(-depth // DEPTH)))
     packed = aligned(depth * whole_vectors(cols))
     panels = -(-cols // (WIDEST * LANES))
 
     def body(first: int, last: int) -> None:
-        _pack(first, last, numbers, stride_k, stride_n, depth, cols, packed)
+        _pack(first, last, numbers, stride_k, stride_n, depth, step, cols, packed)
 
     run(body, panels, panels if b.size < 32768 else None)
-    return Packed(b, packed)
+    return Packed(b, packed, step)
 
 
 def packed(b: np.ndarray) -> np.ndarray | Packed:
@@ -307,6 +345,18 @@ def packed(b: np.ndarray) -> np.ndarray | Packed:
     (2, 3)
     """
     return b if b.dtype != np.float32 or b.size == 0 or use_reference() else pack(b)
+
+
+def _blocks(rows: int, cols: int) -> tuple[int, int]:
+    """Rows and columns of a part of the result, of which each thread takes as many.
+
+    A tall result is cut into rows, for then a is read once; a wide one into columns, so that b is.
+    """
+    threads = get_num_threads()
+    if rows < cols:
+        panels = -(-cols // (WIDEST * LANES))
+        return -(-rows // -(-rows // (2 * ROW_BLOCK))), -(-panels // (4 * threads)) * WIDEST * LANES
+    return -(-rows // (-(-rows // (threads * ROW_BLOCK)) * threads)), cols
 
 
 def matmul(
@@ -351,14 +401,9 @@ def matmul(
             # The second factor is packed, so the smaller one shall be second: y = (bᵀ aᵀ)ᵀ.
             return np.add(matmul(b.T, a.T).T, bias, out=out)
         b = pack(b)
-    step = -(-depth // -(-depth // DEPTH))
-    row_block, block = ROW_BLOCK, cols
-    if rows < 2 * ROW_BLOCK * get_num_threads():  # too few blocks of rows to share out: cut the columns too
-        block = -(-cols // (2 * get_num_threads() * WIDEST * LANES)) * WIDEST * LANES
-    if work < SMALL:
-        row_block, block = rows, cols
+    row_block, block = (rows, cols) if work < SMALL else _blocks(rows, cols)
     items = -(-rows // row_block) * -(-cols // block)
-    panels = b.data
+    panels, step = b.data, b.step
 
     def body(first: int, last: int) -> None:
         space = scratch(0 if stride_k == 1 else whole_vectors(row_block) * step)

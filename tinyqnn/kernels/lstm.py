@@ -96,7 +96,7 @@ def forward(gates: Array, bias: Array, weight_hh: Array, outputs: Array, cells: 
     >>> cells[1].item(), round(outputs[1].item(), 4)
     (0.5, 0.2311)
     """
-    packed, batch = pack(weight_hh.T).data, gates.shape[1]
+    packed, batch = pack(weight_hh.T, weight_hh.shape[1]).data, gates.shape[1]
     run(
         lambda first, last: _forward(first, last, gates, bias, packed, outputs, cells),
         batch,
@@ -150,7 +150,7 @@ def backward(
     """
     grad_y = np.ascontiguousarray(grad_y, np.float32)
     grad_h, grad_c = np.array(grad_h, np.float32, order="C"), np.array(grad_c, np.float32, order="C")
-    grad_gates, packed, batch = np.empty_like(gates), pack(weight_hh).data, gates.shape[1]
+    grad_gates, packed, batch = np.empty_like(gates), pack(weight_hh, len(weight_hh)).data, gates.shape[1]
     run(
         lambda first, last: _backward(first, last, grad_y, grad_h, grad_c, gates, cells, packed, grad_gates),
         batch,
