@@ -245,7 +245,9 @@ def _add_papers(command: Any) -> None:
     reproduce.add_argument(
         "--figures", metavar="FOLDER", help="write NAME.json, .txt, .png and the ledger of claims there, too"
     )
-    reproduce.add_argument("--jobs", type=int, help="worker processes, which share the cores (default: one a core)")
+    reproduce.add_argument(
+        "--jobs", type=int, help="worker processes, which share the cores, or $TINYQNN_THREADS (default: one for each)"
+    )
     claims = command(
         "claims",
         "Print the ledger: each claim of the papers that was tested, with its verdict.",

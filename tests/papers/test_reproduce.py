@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tinyqnn.cli import main
+from tinyqnn.kernels.jit import get_num_threads, set_num_threads
 from tinyqnn.papers import experiment as experiments
 from tinyqnn.papers import ledger, reproduce
 from tinyqnn.papers.claims import FAILS, HOLDS, UNDECIDED, Claim, all_of, decide, exact, judge
@@ -149,6 +150,24 @@ class TestCells:
         threads = sweep(tmp_path / "threads", configs, executor=lambda: ThreadPoolExecutor(3))
         here = sweep(tmp_path / "here", configs)
         assert [c.result for c in threads.cells] == [c.result for c in here.cells]
+
+    @pytest.mark.parametrize(("jobs", "each"), [(None, "1"), (1, "4"), (2, "2"), (3, "1")])
+    def test_workers_share_the_threads_that_were_asked_for(self, experiment, tmp_path, jobs, each):
+        configs = [Config(bits) for bits in range(4)]
+        experiment(*configs)
+        shares = []
+
+        def workers():
+            shares.append(os.environ["TINYQNN_THREADS"])
+            return ThreadPoolExecutor(1)
+
+        before = get_num_threads()
+        set_num_threads(4)
+        try:
+            run_cells(NAME, configs, tmp_path, jobs, workers, progress=[].append)
+        finally:
+            set_num_threads(before)
+        assert shares == [each]
 
     def test_the_environment_is_left_as_it_was(self, experiment, tmp_path, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "7")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyqnn import files
+from tinyqnn.kernels.jit import get_num_threads
 from tinyqnn.papers import experiment as experiments
 from tinyqnn.papers.experiment import Cell, Report, describe, key
 
@@ -46,7 +47,7 @@ def run_cells(
 ) -> Sweep:
     """Run the cells that `folder` does not have yet.
 
-    jobs       worker processes; the cores are shared among them. None: one a core
+    jobs       worker processes, which share the cores, or $TINYQNN_THREADS threads. None: one for each of them
     executor   makes any other `concurrent.futures.Executor` to run the cells on
     progress   gets a line for each cell that ends; None: a bar on a terminal, lines elsewhere
 
@@ -54,7 +55,7 @@ def run_cells(
     """
     experiment = experiments.load(name)
     places = {config: folder / key(name, experiment, config) for config in configs}
-    jobs = min(jobs or os.cpu_count() or 1, max(len(configs), 1))
+    jobs = min(jobs or get_num_threads(), max(len(configs), 1))
     make = executor or (lambda: _processes(jobs))
     waiting = [config for config in places if not (places[config] / "result.json").exists()]
     failures: dict[Any, str] = {}
@@ -145,9 +146,9 @@ def _detach() -> None:
 
 @contextlib.contextmanager
 def _few_threads(jobs: int) -> Iterator[None]:
-    """Let workers that begin in here share the cores instead of each taking all."""
+    """Let workers that begin in here share the threads that this process may have, instead of each taking all."""
     before = {name: os.environ.get(name) for name in THREADS}
-    share = str(max((os.cpu_count() or 1) // jobs, 1))
+    share = str(max(get_num_threads() // jobs, 1))
     os.environ.update(dict.fromkeys(THREADS, share))
     try:
         yield
