@@ -2,7 +2,8 @@
 
 A processor guesses what a loop will read next and fetches it, but its guess ends with the page, every 4 KB. A loop that
 writes nothing and adds up what it reads then waits and adds in turns; asked two pages in advance it does both at once.
-Loops that write as much as they read gain nothing from that: they wait for the writing. What another core has read
+Loops that write as much as they read gain nothing from that: they wait for the writing. A matrix product reads one part
+of a factor again and again before it goes on to the next, and can ask for that meanwhile. What another core has read
 since it was last written can be written to only when that core has let go of it; asked for early, it has by then.
 """
 
@@ -18,7 +19,7 @@ from numba.extending import intrinsic
 from tinyqnn.kernels import simd
 from tinyqnn.kernels.jit import jit
 
-__all__ = ["ahead", "ahead_of_writing"]
+__all__ = ["ahead", "ahead_of_writing", "ask"]
 
 _DISTANCE = 2048  # numbers: two pages of float32
 _LINE = 16  # of them fill a cache line
@@ -41,17 +42,16 @@ def _fetch(typingctx: Any, x: Any, i: Any, to_write: Any) -> Any:
 
 
 @jit(inner=True)
-def ahead(x, first, last):
-    """About to read `x[first:last]`, float32: ask for what comes a little later."""
-    for i in range(first + _DISTANCE, last + _DISTANCE, _LINE):
+def ask(x, first, last):
+    """Soon to read `x[first:last]`, float32."""
+    for i in range(first, last, _LINE):
         _fetch(x, i, 0)
 
 
 @jit(inner=True)
-def ask(x, first, last):
-    """Soon to read `x[first:last]`, float32, wherever it lies."""
-    for i in range(first, last, _LINE):
-        _fetch(x, i, 0)
+def ahead(x, first, last):
+    """About to read `x[first:last]`, float32: ask for what comes a little later."""
+    ask(x, first + _DISTANCE, last + _DISTANCE)
 
 
 @jit(inner=True)
