@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyqnn import files
-from tinyqnn.kernels.jit import get_num_threads
 from tinyqnn.papers import experiment as experiments
 from tinyqnn.papers.experiment import Cell, Report, describe, key
 
@@ -53,16 +52,19 @@ def run_cells(
 
     Ctrl-C ends the workers and leaves finished cells, and the checkpoints of the others, where they are.
     """
+    from tinyqnn.kernels.jit import get_num_threads  # loads Numba, which `reproduce --list` does without
+
     experiment = experiments.load(name)
     places = {config: folder / key(name, experiment, config) for config in configs}
-    jobs = min(jobs or get_num_threads(), max(len(configs), 1))
+    threads = get_num_threads()
+    jobs = min(jobs or threads, max(len(configs), 1))
     make = executor or (lambda: _processes(jobs))
     waiting = [config for config in places if not (places[config] / "result.json").exists()]
     failures: dict[Any, str] = {}
     attempts: dict[Any, int] = {}
     with _display(name, len(places), len(places) - len(waiting), progress) as tell:
         while waiting:
-            with _few_threads(jobs), make() as pool:
+            with _few_threads(max(threads // jobs, 1)), make() as pool:
                 futures = {pool.submit(_run_cell, name, config, places[config]): config for config in waiting}
                 try:
                     broken = _collect(futures, failures, tell)
@@ -145,11 +147,10 @@ def _detach() -> None:
 
 
 @contextlib.contextmanager
-def _few_threads(jobs: int) -> Iterator[None]:
-    """Let workers that begin in here share the threads that this process may have, instead of each taking all."""
+def _few_threads(threads: int) -> Iterator[None]:
+    """Let each worker that begins in here have so many threads, instead of one a core."""
     before = {name: os.environ.get(name) for name in THREADS}
-    share = str(max(get_num_threads() // jobs, 1))
-    os.environ.update(dict.fromkeys(THREADS, share))
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
     try:
         yield
     finally:
