@@ -22,7 +22,7 @@ CHUNK = 1 << 14  # numbers that are worth a thread
 
 @jit(inner=True)
 def _rows_times(a, base, first, last, depth, packed, cols, y):
-    """Rows first … last of a (…, depth), which begins at `base`, times the packed matrix, into y."""
+    """Rows first … last of a (…, depth), which begins at `base`, times a matrix packed in one block, into y."""
     none, count, start, zeros = np.int64(0), last - first, np.zeros(1, np.int64), np.zeros(cols, np.float32)
     places, targets, o = np.arange(first, last) * depth, np.arange(first, last) * cols, none
     while o < cols:

@@ -5,8 +5,8 @@ its three 3×3 layers may have 8 bits at 28×, whichever of them a search keeps.
 bound is, stands in `_table1.py`. From the float network on it is little training, for here one bit costs little, and
 the less the longer the training; no layer is widened afterwards. The rate of α falls, so that what is found does not
 hang on where the search stops. Width, rates, numbers of steps and `share` were chosen on validation images of other
-seeds, 100 and 101, after earlier protocols had left the claims undecided for the same seeds as here. Eight
-seeds, for the compression lies near its bound: with four, one run decided for the claims about it and another, which
+seeds, 100 and 101, after earlier protocols had left the claims undecided for the first of the seeds here. There are
+eight, for the compression lies near its bound: with four, one run decided for the claims about it and another, which
 differed from it by rounding alone, for neither side.
 """
 
