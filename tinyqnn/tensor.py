@@ -141,6 +141,19 @@ class Node:
         """Keep `values` for the derivative, which finds them in `ctx.saved`."""
         self.saved = values
 
+    def take_grad(self, index: int) -> Array | None:
+        """The gradient that argument `index` has from elsewhere so far, or None.
+
+        Who takes it gives the sum of it and his own back: he can add while he writes, when both would be read again
+        to be added. It is not to be written to.
+        """
+        edge = self.edges[index] if self.edges else None
+        if not isinstance(edge, tuple):
+            return None
+        parent, output = edge
+        grad, parent.grads[output] = parent.grads[output], None
+        return grad
+
     def free(self) -> None:
         """Forget everything: called when the derivative has run."""
         self.saved, self.edges, self.grads = (), None, []

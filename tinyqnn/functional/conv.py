@@ -77,7 +77,9 @@ class Conv2d(Function):
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         x, weight, window = ctx.saved
         need_x, need_weight, need_bias = ctx.needs_input_grad
-        grad_x = kernels.conv.conv2d_grad_input(grad, weight, x.shape, *window) if need_x else None
+        grad_x = None
+        if need_x:  # what a shortcut around this layer has brought is added on the way
+            grad_x = kernels.conv.conv2d_grad_input(grad, weight, x.shape, *window, plus=ctx.take_grad(0))
         grad_weight = kernels.conv.conv2d_grad_weight(grad, x, weight.shape, *window) if need_weight else None
         return grad_x, grad_weight, kernels.channels.totals(grad) if need_bias else None
 

@@ -36,6 +36,7 @@ import numpy as np
 from tinyqnn.kernels import reference, thirdconv, thirdgrad, tiles, use_reference
 from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, matmul, panel_width, product, product_line, product_pixels
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
+from tinyqnn.kernels.loops import add, add_to
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.simd import (
     LANES,
@@ -54,6 +55,7 @@ from tinyqnn.kernels.simd import (
 __all__ = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_output_size"]
 
 Pair = tuple[int, int]
+Taps = tuple[Pair, ...]  # (index in the kernel, shift)
 
 WORK_SPACE = 64 * 1024  # float32 numbers of images that a thread works on at a time: a quarter of a 1 MB L2 cache
 SLAB = 16  # channels side by side in the work space for gw: a cache line
@@ -78,7 +80,7 @@ class Axis(NamedTuple):
     every: int
     length: int
     step: int
-    taps: tuple[tuple[int, int], ...]
+    taps: Taps
 
 
 def _forward(n_out: int, k: int, s: int, p: int, d: int) -> tuple[Axis, ...]:
@@ -240,9 +242,9 @@ def _fill(space, x, n0, n1, size, corner, padded):
 @jit
 def _correlate(
     first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, in_lines, classes, w, groups,
-    c_in, c_out, bias, y, y_size,
+    c_in, c_out, bias, plus, y, y_size,
 ):  # fmt: skip
-    """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
+    """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels; and `plus`."""
     pitch = padded[0] * padded[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
     if bordered:
@@ -272,6 +274,8 @@ def _correlate(
                             g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
                         )  # fmt: skip
                     o += width
+        if len(plus):  # added while the images are near
+            add_to(y, plus, n0 * y_size, n1 * y_size)
 
 
 @jit
@@ -403,15 +407,16 @@ def _run_plan(
     c_out: int,
     bias: np.ndarray | None,
     target: tuple[int, int, int],
+    plus: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
+    """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O), and `plus`, which is as large."""
     n, y_size = len(x), target[0] * target[1] * target[2]
     y = aligned(n * y_size)
     bias = np.zeros(groups * c_out, np.float32) if bias is None else bias
     if thirdconv.pays(plan, groups, c_in, c_out):
         images = y.reshape(n, *target)
         if thirdconv.correlate(plan, x, np.ascontiguousarray(w).reshape(-1), *strides[1:], c_out, bias, images):
-            return images
+            return images if plus is None else add(images, plus)
     width_all = -(-c_out // LANES) * LANES
     packed = aligned((len(plan.taps) * groups * width_all + WIDEST * LANES) * c_in)
     panels = groups * -(-c_out // (WIDEST * LANES))
@@ -422,12 +427,13 @@ def _run_plan(
 
     run(pack, panels, panels if packed.size < 65536 else 1)
     source, batch = x.reshape(-1), min(plan.batch, n)
+    more = y[:0] if plus is None else plus.reshape(-1)
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
         _correlate(
             first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
-            plan.targets, plan.runs, plan.in_lines, plan.classes, packed, groups, c_in, c_out, bias, y, y_size,
+            plan.targets, plan.runs, plan.in_lines, plan.classes, packed, groups, c_in, c_out, bias, more, y, y_size,
         )  # fmt: skip
 
     run(body, n, work=n * target[0] * target[1] * len(plan.taps) * groups * c_in * width_all)
@@ -475,28 +481,35 @@ def conv2d_grad_input(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    plus: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Gradient to `x`, of shape `x_shape`, from `gy` (N, O, H', W'): the same sums, inputs and outputs exchanged."""
+    """Gradient to `x`, of shape `x_shape`, from `gy` (N, O, H', W'): the same sums, inputs and outputs exchanged.
+
+    plus   what is added to it: a gradient that `x` has from elsewhere
+    """
     if use_reference() or not gy.dtype == w.dtype == np.float32:
-        return reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
+        gx = reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
+        return gx if plus is None else gx + plus
+    plus = None if plus is None else _channels_last(plus)
     (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
     if _is_product(w.shape, o, stride, padding, groups):
-        return _image(matmul(_pixels(gy), w.reshape(o, c_in)), h, wid)
+        gx = matmul(_pixels(gy), w.reshape(o, c_in)).reshape(-1, h, wid, c)
+        return (gx if plus is None else add(gx, plus)).transpose(0, 3, 1, 2)
     rows, cols = (_backward(*axis) for axis in zip((h, wid), (kh, kw), stride, padding, dilation))
     if _is_depthwise(w.shape, groups):
         plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, o), o)
         gx = _run_depthwise(plan, _channels_last(gy), w, None, (h, wid, o))
         gx = gx.reshape(-1, h, wid, c, o // c).sum(axis=4) if o > c else gx
-        return gx.transpose(0, 3, 1, 2)
+        return (gx if plus is None else add(gx, plus)).transpose(0, 3, 1, 2)
     plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, c), groups)
     strides = (o // groups * c_in * kh * kw, kh * kw, c_in * kh * kw)
-    gx = _run_plan(plan, _channels_last(gy), w, strides, groups, o // groups, c_in, None, (h, wid, c))
+    gx = _run_plan(plan, _channels_last(gy), w, strides, groups, o // groups, c_in, None, (h, wid, c), plus)
     return gx.transpose(0, 3, 1, 2)
 
 
 @jit(inner=True)
-def _fill_slabs(space, x, n0, n1, size, corner, padded, slab):
-    """The same as slabs of `slab` channels: (N, H, W, C) -> (C/slab, N, H, W, slab).
+def _fill_slabs(space, x, n0, n1, batch, size, corner, padded, slab):
+    """The same as slabs of `slab` channels: (N, H, W, C) -> (C/slab, batch, H, W, slab).
 
     Neighbouring pixels are close, so that a walk along them stays in few cache lines however many channels there are.
     """
@@ -505,7 +518,7 @@ def _fill_slabs(space, x, n0, n1, size, corner, padded, slab):
     for c0 in range(0, c, slab):
         for n in range(n0, n1):
             for i in range(h):
-                s = ((c0 // slab * (n1 - n0) + n - n0) * pitch + (corner[0] + i) * padded[1] + corner[1]) * slab
+                s = ((c0 // slab * batch + n - n0) * pitch + (corner[0] + i) * padded[1] + corner[1]) * slab
                 t = (n * h + i) * w * c + c0
                 if slab == c:
                     copy(space, s, x, t, w * c)
@@ -538,16 +551,14 @@ def _panels(space, gy, n0, n1, n_pixels, groups, c_out):
 
 @jit
 def _grad_weight(
-    first, last, space, space_gy, batch, x, size, corner, padded, slab, row_starts, step, taps, gy, gy_size, groups,
-    c_in, c_out, chunk, parts, places,
+    first, last, space, space_gy, batch, x, size, corner, padded, slab, entries, row_starts, step, gy, gy_size, groups,
+    c_out, chunk, parts, places,
 ):  # fmt: skip
     """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
-    pitch = padded[0] * padded[1]
     n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
     ho, wo = gy_size
     depth, width_all = parts.shape[2], parts.shape[3]
     flat = parts.reshape(-1)
-    entries = np.empty(depth, np.int64)
     for part in range(first, last):
         flat[part * groups * depth * width_all : (part + 1) * groups * depth * width_all] = 0.0
         m0, m1 = part * n_images // n_slices, (part + 1) * n_images // n_slices
@@ -555,35 +566,32 @@ def _grad_weight(
             space[:] = 0.0
         for n0 in range(m0, m1, batch):
             n1 = min(n0 + batch, m1)
-            a, a0 = x, n0 * pitch * size[2]
+            a, a0 = x, n0 * size[0] * size[1] * size[2]
             if slab:
-                _fill_slabs(space, x, n0, n1, size, corner, padded, slab)
+                _fill_slabs(space, x, n0, n1, batch, size, corner, padded, slab)
                 a, a0 = space, 0
-            _panels(space_gy, gy, n0, n1, ho * wo, groups, c_out)
+            b, b0 = gy, n0 * ho * wo * c_out
+            if len(space_gy):
+                _panels(space_gy, gy, n0, n1, ho * wo, groups, c_out)
+                b, b0 = space_gy, 0
             n_rows = (n1 - n0) * ho
             for t0 in range(0, n_rows, chunk):
                 t1 = min(t0 + chunk, n_rows)
                 for g in range(groups):
-                    for t in range(len(taps)):
-                        for c in range(c_in):
-                            if slab:
-                                cg = g * c_in + c
-                                entries[t * c_in + c] = (cg // slab * (n1 - n0) * pitch + taps[t]) * slab + cg % slab
-                            else:
-                                entries[t * c_in + c] = taps[t] * size[2] + g * c_in + c
+                    e0, e1 = g * depth, (g + 1) * depth
                     o = 0
                     while o < width_all:
                         width = panel_width(width_all - o)
-                        j = (g * width_all + o) * n_rows * wo + t0 * wo * width
-                        q = (part * groups + g) * depth * width_all + o
-                        if width == LANES and slab == SLAB and c_in % SLAB == 0:
+                        j = b0 + (g * width_all + o) * n_rows * wo + t0 * wo * width
+                        q = part * groups * depth * width_all + o
+                        if width == LANES and slab == SLAB and size[2] % (groups * SLAB) == 0:
                             product_line(
-                                a, entries, 0, depth, row_starts, t0, t1, a0, wo, step, space_gy, j, flat, places, q
-                            )
+                                a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, flat, places, q
+                            )  # fmt: skip
                         else:
                             product(
-                                a, entries, np.int64(0), depth, row_starts, t0, t1, a0, wo, step, space_gy, j, width,
-                                flat, q, np.int64(1), flat, places, q, width,
+                                a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, width, flat, q,
+                                np.int64(1), flat, places, q, width,
                             )  # fmt: skip
                         o += width
 
@@ -618,27 +626,38 @@ def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.
     return np.ascontiguousarray(parts.sum(axis=0).T)
 
 
+@lru_cache(maxsize=512)
+def _entries(plan: Plan, batch: int, row_taps: Taps, col_taps: Taps, groups: int, slab: int) -> np.ndarray:
+    """Where each entry (group, tap, channel) of a filter lies in a work space of `batch` images, relative to a pixel."""
+    (hp, wp), (top, left), c = plan.padded, plan.corner, plan.size[2]
+    taps = np.array([(top + dh) * wp + left + dw for _, dh in row_taps for _, dw in col_taps])[:, None]
+    channels = np.arange(c).reshape(groups, 1, -1)
+    if slab == 0:
+        return (taps * c + channels).ravel()
+    return ((channels // slab * batch * hp * wp + taps) * slab + channels % slab).ravel()
+
+
 def _parts_of_grad_weight(plan, row_taps, col_taps, gy, x, c_in, stride, groups, n_slices):
     """Sums over slices of the images (slice, G, kh·kw·C, O), O in whole vectors, from gy and x channels-last."""
-    (n, ho, wo, o), c, n_taps = gy.shape, x.shape[3], len(row_taps) * len(col_taps)
-    c_out, depth = o // groups, n_taps * c_in
+    (n, ho, wo, o), c = gy.shape, x.shape[3]
+    c_out, depth = o // groups, len(row_taps) * len(col_taps) * c_in
     width_all = -(-c_out // LANES) * LANES
     hp, wp = plan.padded
     slab = min(c, SLAB) if plan.bordered or c > 4 * SLAB else 0
     pixel = slab or c  # distance of neighbouring pixels
-    top, left = plan.corner
-    tap = np.array([(top + dh) * wp + left + dw for _, dh in row_taps for _, dw in col_taps])
     starts = ((np.arange(plan.batch)[:, None] * hp + np.arange(ho) * stride[0]) * wp).ravel() * pixel
     parts = aligned(n_slices * groups * depth * width_all).reshape(n_slices, groups, depth, width_all)
     source, gy_flat, batch = x.reshape(-1), gy.reshape(-1), min(plan.batch, n)
+    entries, places = _entries(plan, batch, row_taps, col_taps, groups, slab), np.arange(groups * depth) * width_all
+    is_panel = groups == 1 and panel_width(c_out) == c_out  # gy is one already
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * hp * wp * -(-c // slab) * slab if slab else 0)
-        space_gy = scratch(batch * ho * wo * groups * width_all, slot=1)
+        space_gy = scratch(0 if is_panel else batch * ho * wo * groups * width_all, slot=1)
         _grad_weight(
-            first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, starts,
-            stride[1] * pixel, tap, gy_flat, (ho, wo), groups, c_in, c_out, max(1, L1_PIXELS // wo), parts,
-            np.arange(depth) * width_all,
+            first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, entries,
+            starts, stride[1] * pixel, gy_flat, (ho, wo), groups, c_out, max(1, L1_PIXELS // wo), parts,
+            places,
         )  # fmt: skip
 
     run(body, n_slices, 1, work=n * ho * wo * groups * depth * width_all)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyqnn.kernels.ahead import ahead
-from tinyqnn.kernels.jit import get_num_threads, jit, run
+from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run
 
 Array = np.ndarray
 
@@ -136,7 +136,7 @@ def column_affine(
         )
         return x
     flat_plus = np.empty(0, np.float32) if plus is None else np.ascontiguousarray(plus).reshape(-1)
-    y, walk, floor = np.empty_like(x), _Walk(x), np.float32(floor)
+    y, walk, floor = aligned(x.size).reshape(x.shape), _Walk(x), np.float32(floor)
     vectors, flat_x, flat_y = walk.vectors(mean, scale, shift), x.reshape(-1), y.reshape(-1)
     run(
         lambda first, last: _column_affine(flat_x, flat_plus, first, last, walk.chunk, *vectors, floor, flat_y),
@@ -150,27 +150,42 @@ FEW = 16  # numbers that are added in float32 before their sum goes on in float6
 
 @jit(fastmath={"contract"})
 def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
-    span = len(mean)
-    kept, total, products = np.empty(span, np.float32), np.empty(span, np.float32), np.empty(span, np.float32)
+    span, none = len(mean), np.float32(0)
+    total, products = np.empty(span, np.float32), np.empty(span, np.float32)
     for part in range(first, last):
         totals, all_products = parts[part, 0], parts[part, 1]
         start, end = part * chunk, min((part + 1) * chunk, len(x))
         while start < end:
             total[:] = 0
             products[:] = 0
-            for row in range(start, min(start + FEW * span, end), span):
-                ahead(g, row, row + span)
-                ahead(x, row, row + span)
-                gs, xs = g[row : min(row + span, end)], x[row : min(row + span, end)]
+            stop = min(start + FEW * span, end)
+            while start + 4 * span <= stop:  # four rows at a time, as above
+                ahead(g, start, start + 4 * span)
+                ahead(x, start, start + 4 * span)
+                x0, x1 = x[start : start + span], x[start + span : start + 2 * span]
+                x2, x3 = x[start + 2 * span : start + 3 * span], x[start + 3 * span : start + 4 * span]
+                g0, g1 = g[start : start + span], g[start + span : start + 2 * span]
+                g2, g3 = g[start + 2 * span : start + 3 * span], g[start + 3 * span : start + 4 * span]
+                for j in range(span):
+                    d0, d1, d2, d3 = x0[j] - mean[j], x1[j] - mean[j], x2[j] - mean[j], x3[j] - mean[j]
+                    k0 = g0[j] if d0 * scale[j] + shift[j] > floor else none
+                    k1 = g1[j] if d1 * scale[j] + shift[j] > floor else none
+                    k2 = g2[j] if d2 * scale[j] + shift[j] > floor else none
+                    k3 = g3[j] if d3 * scale[j] + shift[j] > floor else none
+                    total[j] = (((total[j] + k0) + k1) + k2) + k3
+                    products[j] = (((products[j] + k0 * d0) + k1 * d1) + k2 * d2) + k3 * d3
+                start += 4 * span
+            while start < stop:
+                gs, xs = g[start : min(start + span, end)], x[start : min(start + span, end)]
                 for j in range(len(xs)):
-                    kept[j] = gs[j] if (xs[j] - mean[j]) * scale[j] + shift[j] > floor else np.float32(0)
-                for j in range(len(xs)):
-                    total[j] += kept[j]
-                    products[j] += kept[j] * (xs[j] - mean[j])
+                    d = xs[j] - mean[j]
+                    k = gs[j] if d * scale[j] + shift[j] > floor else none
+                    total[j] += k
+                    products[j] += k * d
+                start += span
             for j in range(span):
                 totals[j] += total[j]
                 all_products[j] += products[j]
-            start += FEW * span
 
 
 def column_sums(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float) -> tuple[Array, Array]:
@@ -200,7 +215,7 @@ def column_combine(
 ) -> Array:
     """scale·g + b·(x − mean) + c, with 0 for g where (x − mean) · scale + shift ≤ floor; all but g and x a column's."""
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
-    y, walk, floor = np.empty_like(x), _Walk(x), np.float32(floor)
+    y, walk, floor = aligned(x.size).reshape(x.shape), _Walk(x), np.float32(floor)
     mean, scale, shift, b, c = walk.vectors(mean, scale, shift, b, c)
     flat_g, flat_x, flat_y = g.reshape(-1), x.reshape(-1), y.reshape(-1)
     run(
@@ -209,6 +224,21 @@ def column_combine(
         ),
         walk.chunks,
     )
+    return y
+
+
+@jit
+def add_to(y, x, first, last):
+    """y += x from place `first` to `last`."""
+    ys, xs = y[first:last], x[first:last]
+    for i in range(len(ys)):
+        ys[i] += xs[i]
+
+
+def add(y: Array, x: Array) -> Array:
+    """y += x, both contiguous; y itself."""
+    flat_y, flat_x = y.reshape(-1), x.reshape(-1)
+    run(lambda first, last: add_to(flat_y, flat_x, first, last), y.size, pieces(y.size))
     return y
 
 
