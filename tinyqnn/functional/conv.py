@@ -5,12 +5,13 @@ The loops themselves live in `tinyqnn.kernels`: `kernels/reference.py` is the ve
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.tensor import Array, Function, Node, Tensor
+from tinyqnn.kernels.channels import Affine
+from tinyqnn.tensor import Array, Function, Node, Tensor, is_unseen
 
 Size = Union[int, tuple[int, int]]
 
@@ -68,10 +69,11 @@ class Conv2d(Function):
         padding: tuple[int, int],
         dilation: tuple[int, int],
         groups: int,
+        then: Affine | None = None,  # only where no derivative is asked for
     ) -> Array:
         window = (stride, padding, dilation, groups)
         ctx.save(x, weight, window)
-        return kernels.conv.conv2d(x, weight, bias, *window)
+        return kernels.conv.conv2d(x, weight, bias, *window, then=then)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
@@ -133,6 +135,7 @@ def conv2d(
     padding: Size = 0,
     dilation: Size = 1,
     groups: int = 1,
+    then: Affine | None = None,
 ) -> Tensor:
     """The 2-D cross-correlation that is called convolution.
 
@@ -140,6 +143,9 @@ def conv2d(
     weight   (out_channels, in_channels / groups, kh, kw)
     bias     (out_channels,) or None
     result   (N, out_channels, H', W') with H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1
+
+    then     what each image of the result goes through while it is near, for `nn.conv_norm_relu`; only where nothing is
+             recorded and nobody looks on
 
     `groups` splits the channels into groups that do not see each other; groups = in_channels is depthwise convolution.
 
@@ -172,4 +178,9 @@ def conv2d(
                 f"conv2d: the kernel {(kh, kw)} with dilation {dilation} is larger than the padded input "
                 f"{input.shape[2:]} + 2·{padding}"
             )
-    return Conv2d.apply(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if then is not None:
+        if not is_unseen():
+            raise RuntimeError("conv2d: `then` hides a step and has no derivative; leave it out or use no_grad()")
+        options["then"] = then
+    return Conv2d.apply(input, weight, bias, **options)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyqnn.functional.activation import relu_grad
 from tinyqnn.kernels import channels
-from tinyqnn.tensor import Array, Function, Node, Tensor, is_unseen
+from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
 class BatchNorm(Function):
@@ -26,7 +26,6 @@ class BatchNorm(Function):
         training: bool,
         momentum: float,
         eps: float,
-        inplace: bool = False,
         plus: Array | None = None,  # these two are for BatchNormReLU
         floor: float = -np.inf,
     ) -> Array:
@@ -44,7 +43,7 @@ class BatchNorm(Function):
         scale = inv if weight is None else inv * weight
         shift = np.zeros_like(mean) if bias is None else bias
         ctx.save(x, mean, inv, scale, shift, of_batch, floor if plus is None else -np.inf)
-        return channels.affine(x, mean, scale, shift, floor, plus, inplace)
+        return channels.affine(x, mean, scale, shift, floor, plus)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
@@ -88,22 +87,20 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    inplace: bool = False,
 ) -> Tensor:
-    """Normalise each channel; arguments in PyTorch's order, and one more.
+    """Normalise each channel; arguments in PyTorch's order.
 
     input                       (N, C) or (N, C, …): statistics are over all axes but C
     running_mean, running_var   (C,) arrays, updated in place in training: r ← r + momentum · (batch's − r), where the
                                 batch's variance is the unbiased one; used as they are in evaluation
     weight, bias                γ and β, (C,) or None
-    inplace                     the result may be written over the input, where nothing is recorded and nobody looks on
 
     >>> batch_norm(Tensor([[1.0], [3.0]]), training=True, eps=0).data.tolist()
     [[-1.0], [1.0]]
     """
     averages = {"running_mean": running_mean, "running_var": running_var}
     _check(input, training, {**averages, "weight": weight, "bias": bias})
-    return BatchNorm.apply(input, weight, bias, **averages, **_options(training, momentum, eps, inplace))
+    return BatchNorm.apply(input, weight, bias, **averages, training=training, momentum=momentum, eps=eps)
 
 
 def batch_norm_relu(
@@ -116,12 +113,10 @@ def batch_norm_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     plus: Tensor | None = None,
-    inplace: bool = False,
 ) -> Tensor:
     """`relu(batch_norm(input, …) + plus)`, to the last bit, at less than half the reading and writing.
 
-    plus      of the input's shape, or None: what a residual network adds before its ReLU
-    inplace   as for `batch_norm`
+    plus   of the input's shape, or None: what a residual network adds before its ReLU
 
     As one operation it is one vertex of a graph. In a model call `nn.norm_relu`, which shows a tracer the parts.
 
@@ -132,13 +127,7 @@ def batch_norm_relu(
     _check(input, training, {**averages, "weight": weight, "bias": bias})
     if plus is not None and plus.shape != input.shape:
         raise ValueError(f"batch_norm_relu: plus has the input's shape {input.shape}, got {plus.shape}")
-    return BatchNormReLU.apply(input, weight, bias, plus, **averages, **_options(training, momentum, eps, inplace))
-
-
-def _options(training: bool, momentum: float, eps: float, inplace: bool) -> dict[str, Any]:
-    """What a norm's forward is told besides its averages; `inplace` only where nobody can see it."""
-    options: dict[str, Any] = {"training": training, "momentum": momentum, "eps": eps}
-    return {**options, "inplace": True} if inplace and is_unseen() else options
+    return BatchNormReLU.apply(input, weight, bias, plus, **averages, training=training, momentum=momentum, eps=eps)
 
 
 def _check(input: Tensor, training: bool, vectors: dict[str, Any]) -> None:

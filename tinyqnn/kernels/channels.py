@@ -7,11 +7,23 @@ inside, the lines after `if not fast(x)`; the compiled loops are in `loops.py`. 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tinyqnn import kernels
 
 Array = np.ndarray
+
+
+class Affine(NamedTuple):
+    """What `affine` is told besides x, for those who have it done by whoever makes x."""
+
+    mean: Array
+    scale: Array
+    shift: Array
+    floor: float = -np.inf
+    plus: Array | None = None
 
 
 def fast(*arrays: Array) -> bool:

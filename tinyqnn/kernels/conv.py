@@ -33,10 +33,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyqnn.kernels import reference, thirdconv, thirdgrad, tiles, use_reference
+from tinyqnn.kernels import channels, reference, thirdconv, thirdgrad, tiles, use_reference
 from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, matmul, panel_width, product, product_line, product_pixels
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
-from tinyqnn.kernels.loops import add, add_to
+from tinyqnn.kernels.loops import add_to, column_affine_over, spread
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.simd import (
     LANES,
@@ -64,6 +64,8 @@ L1_PIXELS = 128  # pixels summed into a tile of gw at a time, so that they stay 
 READ_ONCE = 8  # products that go by while a depthwise kernel fetches a number, of which it makes one product only
 DEPTHWISE_PIXELS = 8  # pixels that a depthwise kernel holds in registers
 DEPTHWISE_TAPS = 9  # taps of which it holds the sums: a 3×3 kernel in one go
+
+PIECE = 1 << 18  # numbers of a result that a thread finishes at a time, where that is not done image by image
 
 reorders = 0
 """How many arrays were copied because they were not channels-last in memory; a training step should add none."""
@@ -239,12 +241,21 @@ def _fill(space, x, n0, n1, size, corner, padded):
             copy(space, s, x, t, w * c)
 
 
+@jit(inner=True)
+def _finish(y, first, last, norm, floor, plus):
+    """What comes after a convolution, done with y[first:last] while that is near; see `_After`."""
+    if norm.shape[1]:
+        column_affine_over(y, plus, first, last, norm[0], norm[1], norm[2], floor)
+    elif len(plus):
+        add_to(y, plus, first, last)
+
+
 @jit
 def _correlate(
     first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, in_lines, classes, w, groups,
-    c_in, c_out, bias, plus, y, y_size,
+    c_in, c_out, bias, norm, floor, plus, y, y_size,
 ):  # fmt: skip
-    """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels; and `plus`."""
+    """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
     pitch = padded[0] * padded[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
     if bordered:
@@ -274,14 +285,13 @@ def _correlate(
                             g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
                         )  # fmt: skip
                     o += width
-        if len(plus):  # added while the images are near
-            add_to(y, plus, n0 * y_size, n1 * y_size)
+        _finish(y, n0 * y_size, n1 * y_size, norm, floor, plus)
 
 
 @jit
 def _depthwise(
-    first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, taps, classes, w, bias, y,
-    y_size,
+    first, last, space, batch, x, size, corner, padded, bordered, pixels, targets, runs, taps, classes, w, bias, norm,
+    floor, plus, y, y_size,
 ):  # fmt: skip
     """`_correlate` where every channel has a kernel of its own, `w` (kh·kw, C)."""
     c = size[2]
@@ -306,6 +316,7 @@ def _depthwise(
                         weights = load(w, taps[tap0 + t - t0] * c + v, c - v)
                         acc = scaled(acc, a, rows, a0 + runs[t] + v, weights, c - v)
                     store_tile(acc, y, y_rows, n0 * y_size + v, c - v)
+        _finish(y, n0 * y_size, n1 * y_size, norm, floor, plus)
 
 
 @jit
@@ -338,6 +349,36 @@ def _depthwise_grad_weight(
                         g = load(gy, (n0 * p_image + p) * c + v, c - v)
                         acc = scaled(acc, a, rows, a0 + pixels[p] + v, g, c - v)
                     store_tile(acc, flat, sums, q, c - v)
+
+
+class _After(NamedTuple):
+    """What comes after a convolution, as kernels want it: y = max((y − mean) · scale + shift + plus, floor)."""
+
+    norm: np.ndarray  # mean, scale and shift, each repeated over a span of `loops.py`; or nothing, (3, 0)
+    floor: np.float32
+    plus: np.ndarray  # as long as y, or empty
+
+    def whole(self, y: np.ndarray) -> np.ndarray:
+        """Do it with all of y (N, H, W, C), in place."""
+        flat = y.reshape(-1)
+        if self.norm.size or self.plus.size:
+            size = -(-PIECE // y.shape[3]) * y.shape[3]
+            run(
+                lambda first, last: _finish_all(flat, first * size, min(last * size, y.size), *self),
+                -(-y.size // size),
+            )
+        return y
+
+
+@jit
+def _finish_all(y, first, last, norm, floor, plus):
+    _finish(y, first, last, norm, floor, plus)
+
+
+def _after(then: channels.Affine | None = None, plus: np.ndarray | None = None) -> _After:
+    norm = np.empty((3, 0), np.float32) if then is None else spread(then.mean, then.scale, then.shift)
+    flat = np.empty(0, np.float32) if plus is None else _channels_last(plus).reshape(-1)
+    return _After(norm, np.float32(-np.inf if then is None else then.floor), flat)
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:
@@ -377,7 +418,7 @@ def _repeated(x: np.ndarray, times: int) -> np.ndarray:
 
 
 def _run_depthwise(
-    plan: Plan, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, target: tuple[int, int, int]
+    plan: Plan, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, after: _After, target: tuple[int, int, int]
 ) -> np.ndarray:
     """Share out the images: (N, H, W, C) -> (N, H', W', C)."""
     n, y_size = len(x), target[0] * target[1] * target[2]
@@ -390,7 +431,7 @@ def _run_depthwise(
         space = scratch(batch * plan.pitch if plan.bordered else 0)
         _depthwise(
             first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
-            plan.targets, plan.runs, plan.taps, plan.classes, w, bias, y, y_size,
+            plan.targets, plan.runs, plan.taps, plan.classes, w, bias, *after, y, y_size,
         )  # fmt: skip
 
     run(body, n, work=READ_ONCE * y.size * len(plan.taps))
@@ -406,17 +447,17 @@ def _run_plan(
     c_in: int,
     c_out: int,
     bias: np.ndarray | None,
+    after: _After,
     target: tuple[int, int, int],
-    plus: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O), and `plus`, which is as large."""
+    """Pack the weights, then share out the images: (N, H, W, C) -> (N, H', W', O)."""
     n, y_size = len(x), target[0] * target[1] * target[2]
     y = aligned(n * y_size)
     bias = np.zeros(groups * c_out, np.float32) if bias is None else bias
     if thirdconv.pays(plan, groups, c_in, c_out):
         images = y.reshape(n, *target)
         if thirdconv.correlate(plan, x, np.ascontiguousarray(w).reshape(-1), *strides[1:], c_out, bias, images):
-            return images if plus is None else add(images, plus)
+            return after.whole(images)
     width_all = -(-c_out // LANES) * LANES
     packed = aligned((len(plan.taps) * groups * width_all + WIDEST * LANES) * c_in)
     panels = groups * -(-c_out // (WIDEST * LANES))
@@ -427,13 +468,13 @@ def _run_plan(
 
     run(pack, panels, panels if packed.size < 65536 else 1)
     source, batch = x.reshape(-1), min(plan.batch, n)
-    more = y[:0] if plus is None else plus.reshape(-1)
 
     def body(first: int, last: int) -> None:
         space = scratch(batch * plan.pitch if plan.bordered else 0)
         _correlate(
             first, last, space, batch, source, plan.size, plan.corner, plan.padded, plan.bordered, plan.pixels,
-            plan.targets, plan.runs, plan.in_lines, plan.classes, packed, groups, c_in, c_out, bias, more, y, y_size,
+            plan.targets, plan.runs, plan.in_lines, plan.classes, packed, groups, c_in, c_out, bias, *after, y,
+            y_size,
         )  # fmt: skip
 
     run(body, n, work=n * target[0] * target[1] * len(plan.taps) * groups * c_in * width_all)
@@ -448,18 +489,24 @@ def conv2d(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    then: channels.Affine | None = None,
 ) -> np.ndarray:
     """Cross-correlate images `x` (N, C, H, W) with `w` (O, C/groups, kh, kw), add `b` (O,): (N, O, H', W').
+
+    then   what `channels.affine` does with the result is done with each image of it while that is near
 
     >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     >>> conv2d(x, np.ones((1, 1, 2, 2), np.float32), stride=(2, 2))[0, 0].tolist()
     [[10.0, 18.0], [42.0, 50.0]]
     """
     if use_reference() or not x.dtype == w.dtype == np.float32:
-        return reference.conv2d(x, w, b, stride, padding, dilation, groups)
+        y = reference.conv2d(x, w, b, stride, padding, dilation, groups)
+        return y if then is None else channels.affine(y, *then)
     (h, wid), (o, c_in, kh, kw) = x.shape[2:], w.shape
+    after = _after(then, None if then is None else then.plus)
     if _is_product(w.shape, c_in, stride, padding, groups):
-        return _image(matmul(_pixels(x), w.reshape(o, c_in).T, b), h, wid)
+        y = matmul(_pixels(x), w.reshape(o, c_in).T, b).reshape(-1, h, wid, o)
+        return after.whole(y).transpose(0, 3, 1, 2)
     depthwise = _is_depthwise(w.shape, groups)
     if depthwise:
         x, groups = _repeated(x, o // groups), o
@@ -467,9 +514,9 @@ def conv2d(
     rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
     plan = _plan(rows, cols, kw, (h, wid, x.shape[1]), (ho, wo, o), groups)
     if depthwise:
-        return _run_depthwise(plan, _channels_last(x), w, b, (ho, wo, o)).transpose(0, 3, 1, 2)
+        return _run_depthwise(plan, _channels_last(x), w, b, after, (ho, wo, o)).transpose(0, 3, 1, 2)
     strides = (o // groups * c_in * kh * kw, c_in * kh * kw, kh * kw)  # of a group, an output and an input channel
-    y = _run_plan(plan, _channels_last(x), w, strides, groups, c_in, o // groups, b, (ho, wo, o))
+    y = _run_plan(plan, _channels_last(x), w, strides, groups, c_in, o // groups, b, after, (ho, wo, o))
     return y.transpose(0, 3, 1, 2)
 
 
@@ -490,20 +537,21 @@ def conv2d_grad_input(
     if use_reference() or not gy.dtype == w.dtype == np.float32:
         gx = reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
         return gx if plus is None else gx + plus
-    plus = None if plus is None else _channels_last(plus)
+    after = _after(plus=plus)
     (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
     if _is_product(w.shape, o, stride, padding, groups):
         gx = matmul(_pixels(gy), w.reshape(o, c_in)).reshape(-1, h, wid, c)
-        return (gx if plus is None else add(gx, plus)).transpose(0, 3, 1, 2)
+        return after.whole(gx).transpose(0, 3, 1, 2)
     rows, cols = (_backward(*axis) for axis in zip((h, wid), (kh, kw), stride, padding, dilation))
     if _is_depthwise(w.shape, groups):
         plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, o), o)
-        gx = _run_depthwise(plan, _channels_last(gy), w, None, (h, wid, o))
-        gx = gx.reshape(-1, h, wid, c, o // c).sum(axis=4) if o > c else gx
-        return (gx if plus is None else add(gx, plus)).transpose(0, 3, 1, 2)
+        if o == c:
+            return _run_depthwise(plan, _channels_last(gy), w, None, after, (h, wid, o)).transpose(0, 3, 1, 2)
+        gx = _run_depthwise(plan, _channels_last(gy), w, None, _after(), (h, wid, o))
+        return after.whole(gx.reshape(-1, h, wid, c, o // c).sum(axis=4)).transpose(0, 3, 1, 2)
     plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, c), groups)
     strides = (o // groups * c_in * kh * kw, kh * kw, c_in * kh * kw)
-    gx = _run_plan(plan, _channels_last(gy), w, strides, groups, o // groups, c_in, None, (h, wid, c), plus)
+    gx = _run_plan(plan, _channels_last(gy), w, strides, groups, o // groups, c_in, None, after, (h, wid, c))
     return gx.transpose(0, 3, 1, 2)
 
 
@@ -628,7 +676,7 @@ def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.
 
 @lru_cache(maxsize=512)
 def _entries(plan: Plan, batch: int, row_taps: Taps, col_taps: Taps, groups: int, slab: int) -> np.ndarray:
-    """Where each entry (group, tap, channel) of a filter lies in a work space of `batch` images, relative to a pixel."""
+    """Where the entries (group, tap, channel) of a filter lie in a work space of `batch` images, from a pixel on."""
     (hp, wp), (top, left), c = plan.padded, plan.corner, plan.size[2]
     taps = np.array([(top + dh) * wp + left + dw for _, dh in row_taps for _, dw in col_taps])[:, None]
     channels = np.arange(c).reshape(groups, 1, -1)

@@ -42,6 +42,15 @@ def _span(columns: int) -> int:
     return columns * -(-SPAN // columns)
 
 
+def spread(*vectors: Array) -> Array:
+    """One number a column, repeated over a span each: (vectors, span) float32.
+
+    >>> spread(np.zeros(100), np.ones(100)).shape
+    (2, 300)
+    """
+    return np.tile(np.array(vectors, np.float32), _span(len(vectors[0])) // len(vectors[0]))
+
+
 class _Walk:
     """How a table (rows, columns) is walked: span after span, in chunks of about CHUNK numbers."""
 
@@ -50,10 +59,6 @@ class _Walk:
         self.span = _span(self.columns)
         self.chunk = self.span * max(CHUNK // self.span, 1)
         self.chunks = -(-self.size // self.chunk)
-
-    def vectors(self, *vectors: Array) -> Array:
-        """One number a column, repeated over a span each: (vectors, span) float32."""
-        return np.tile(np.array(vectors, np.float32), self.span // self.columns)
 
     def sums(self, body: Callable[[int, int, Array], None]) -> tuple[Array, Array]:
         """Two sums a column: each chunk adds to its own part (2, span), and the parts are added up in their order."""
@@ -112,14 +117,24 @@ def _column_affine(x, plus, first, last, chunk, mean, scale, shift, floor, y):
 
 
 @jit(fastmath={"contract"})
-def _column_affine_over(y, first, last, chunk, mean, scale, shift, floor):
-    """The same in place, a loop of its own: of two arrays that are one the compiler would make no vectors."""
-    span, end = len(mean), min(last * chunk, len(y))
-    for start in range(first * chunk, end, span):
-        ys = y[start : min(start + span, end)]
-        for j in range(len(ys)):
-            value = (ys[j] - mean[j]) * scale[j] + shift[j]
-            ys[j] = floor if value <= floor else value
+def column_affine_over(y, plus, first, last, mean, scale, shift, floor):
+    """The same in place, from number `first`, a first column's, to `last`.
+
+    A loop of its own: of two arrays that are one the compiler would make no vectors.
+    """
+    span = len(mean)
+    for start in range(first, last, span):
+        stop = min(start + span, last)
+        ys = y[start:stop]
+        if len(plus):
+            ps = plus[start:stop]
+            for j in range(len(ys)):
+                value = ((ys[j] - mean[j]) * scale[j] + shift[j]) + ps[j]
+                ys[j] = floor if value <= floor else value
+        else:
+            for j in range(len(ys)):
+                value = (ys[j] - mean[j]) * scale[j] + shift[j]
+                ys[j] = floor if value <= floor else value
 
 
 def column_affine(
@@ -127,17 +142,19 @@ def column_affine(
 ) -> Array:
     """max((x − mean) · scale + shift + plus, floor), one mean, scale and shift a column; over x, if `inplace`."""
     x = np.ascontiguousarray(x)
-    if inplace and plus is None:
-        walk, lowest, numbers = _Walk(x), np.float32(floor), x.reshape(-1)
-        of_columns = walk.vectors(mean, scale, shift)
+    flat_plus = np.empty(0, np.float32) if plus is None else np.ascontiguousarray(plus).reshape(-1)
+    walk, floor, flat_x = _Walk(x), np.float32(floor), x.reshape(-1)
+    vectors, chunk = spread(mean, scale, shift), walk.chunk
+    if inplace:
         run(
-            lambda first, last: _column_affine_over(numbers, first, last, walk.chunk, *of_columns, lowest),
+            lambda first, last: column_affine_over(
+                flat_x, flat_plus, first * chunk, min(last * chunk, x.size), *vectors, floor
+            ),
             walk.chunks,
         )
         return x
-    flat_plus = np.empty(0, np.float32) if plus is None else np.ascontiguousarray(plus).reshape(-1)
-    y, walk, floor = aligned(x.size).reshape(x.shape), _Walk(x), np.float32(floor)
-    vectors, flat_x, flat_y = walk.vectors(mean, scale, shift), x.reshape(-1), y.reshape(-1)
+    y = aligned(x.size).reshape(x.shape)
+    flat_y = y.reshape(-1)
     run(
         lambda first, last: _column_affine(flat_x, flat_plus, first, last, walk.chunk, *vectors, floor, flat_y),
         walk.chunks,
@@ -192,7 +209,7 @@ def column_sums(g: Array, x: Array, mean: Array, scale: Array, shift: Array, flo
     """Σ g and Σ g·(x − mean) of every column, over the rows where (x − mean) · scale + shift > floor; float64."""
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
     walk, floor = _Walk(x), np.float32(floor)
-    vectors, flat_g, flat_x = walk.vectors(mean, scale, shift), g.reshape(-1), x.reshape(-1)
+    vectors, flat_g, flat_x = spread(mean, scale, shift), g.reshape(-1), x.reshape(-1)
     return walk.sums(
         lambda first, last, parts: _column_sums(flat_g, flat_x, first, last, walk.chunk, *vectors, floor, parts)
     )
@@ -216,7 +233,7 @@ def column_combine(
     """scale·g + b·(x − mean) + c, with 0 for g where (x − mean) · scale + shift ≤ floor; all but g and x a column's."""
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
     y, walk, floor = aligned(x.size).reshape(x.shape), _Walk(x), np.float32(floor)
-    mean, scale, shift, b, c = walk.vectors(mean, scale, shift, b, c)
+    mean, scale, shift, b, c = spread(mean, scale, shift, b, c)
     flat_g, flat_x, flat_y = g.reshape(-1), x.reshape(-1), y.reshape(-1)
     run(
         lambda first, last: _column_combine(
@@ -233,13 +250,6 @@ def add_to(y, x, first, last):
     ys, xs = y[first:last], x[first:last]
     for i in range(len(ys)):
         ys[i] += xs[i]
-
-
-def add(y: Array, x: Array) -> Array:
-    """y += x, both contiguous; y itself."""
-    flat_y, flat_x = y.reshape(-1), x.reshape(-1)
-    run(lambda first, last: add_to(flat_y, flat_x, first, last), y.size, pieces(y.size))
-    return y
 
 
 @jit

@@ -138,10 +138,11 @@ def pass_inside(grad: Array, x: Array, low: Any, high: Any) -> Array:
     return out
 
 
-def keep(grad: Array, inside: Array) -> Array:
-    """grad where `inside`, which has the same order in memory, else 0."""
+def keep(grad: Array, inside: Array, plus: Array | None = None) -> Array:
+    """grad where `inside`, else 0, and `plus`; all in the same order in memory."""
     out, piece = np.empty_like(grad), piece_of(grad.size)
-    share(_keep, -(-grad.size // piece), flat(grad), flat(inside), flat(out), piece)
+    more = flat(out)[:0] if plus is None else flat(plus)
+    share(_keep, -(-grad.size // piece), flat(grad), flat(inside), more, flat(out), piece)
     return out
 
 
@@ -227,13 +228,17 @@ def _pass(seat, kind, n, x, out, low, high, inside, piece):
 
 
 @jit
-def _keep(seat, grad, inside, out, piece):
+def _keep(seat, grad, inside, plus, out, piece):
     item = take(seat)
     while item >= 0:
         start, stop = item * piece, min((item + 1) * piece, grad.size)
-        g, marks, to = grad[start:stop], inside[start:stop], out[start:stop]
-        for i in range(g.size):
-            to[i] = g[i] if marks[i] else np.float32(0)
+        g, marks, more, to = grad[start:stop], inside[start:stop], plus[start:stop], out[start:stop]
+        if more.size:
+            for i in range(g.size):
+                to[i] = (g[i] if marks[i] else np.float32(0)) + more[i]
+        else:
+            for i in range(g.size):
+                to[i] = g[i] if marks[i] else np.float32(0)
         item = take(seat)
     leave(seat)
 

@@ -35,8 +35,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(n, m, 1, stride, bias=False, rng=rng), nn.BatchNorm2d(m))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = nn.norm_relu(self.bn1, self.relu, self.conv1(x))
-        return nn.norm_relu(self.bn2, self.relu, self.conv2(y), plus=self.shortcut(x))
+        y = nn.conv_norm_relu(self.conv1, self.bn1, self.relu, x)
+        return nn.conv_norm_relu(self.conv2, self.bn2, self.relu, y, plus=lambda: self.shortcut(x))
 
 
 class PreActivationBlock(nn.Module):
@@ -60,7 +60,7 @@ class PreActivationBlock(nn.Module):
         y = nn.norm_relu(self.bn1, self.relu, x)
         if self.shortcut is not None:
             x = self.shortcut(y)
-        return x + self.conv2(nn.norm_relu(self.bn2, self.relu, self.conv1(y)))
+        return x + self.conv2(nn.conv_norm_relu(self.conv1, self.bn2, self.relu, y))
 
 
 def _depthwise(n: int, m: int, stride: int = 1, rng: np.random.Generator | None = None) -> InvertedResidual:
@@ -127,9 +127,10 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(n, classes, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x)
-        if self.block != "preact":
-            x = nn.norm_relu(self.bn1, self.relu, x)
+        if self.block == "preact":
+            x = self.conv1(x)
+        else:
+            x = nn.conv_norm_relu(self.conv1, self.bn1, self.relu, x)
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
         if self.block == "preact":

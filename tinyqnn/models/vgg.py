@@ -45,7 +45,7 @@ class VGGLike(nn.Module):
         if x.shape[-2:] != (32, 32):
             raise ValueError(f"VGGLike wants images of 32×32 pixels, got {x.shape}")
         for number in range(1, 7):
-            x = nn.norm_relu(getattr(self, f"bn{number}"), self.relu, getattr(self, f"conv{number}")(x))
+            x = nn.conv_norm_relu(getattr(self, f"conv{number}"), getattr(self, f"bn{number}"), self.relu, x)
             if number % 2 == 0:
                 x = self.pool(x)  # 32 -> 16 -> 8 -> 4
         x = nn.norm_relu(self.bn7, self.relu, self.fc7(self.flatten(x)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyqnn import functional as F
 from tinyqnn.functional.conv import Size, pair
+from tinyqnn.functional.fold import as_run
+from tinyqnn.kernels.channels import Affine
 from tinyqnn.nn import init
 from tinyqnn.nn.module import Module, Parameter
 from tinyqnn.tensor import Array, Tensor, is_unseen, wants_parts
@@ -31,20 +33,21 @@ class Sequential(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         waiting = list(reversed(self._modules.values()))
-        fresh = False  # was x made here, by a layer that has no other use for it?
+
+        def next_is(kind: type[Module]) -> bool:
+            return bool(waiting) and isinstance(waiting[-1], kind)
+
         while waiting:
             module = waiting.pop()
-            relu_follows = bool(waiting) and isinstance(waiting[-1], ReLU)
-            was_fresh, fresh = fresh, False
-            if relu_follows and isinstance(module, Linear):
+            if isinstance(module, Conv2d) and next_is(BatchNorm2d):
+                norm, relu = waiting.pop(), waiting.pop() if next_is(ReLU) else None
+                x = conv_norm_relu(module, norm, relu, x)
+            elif isinstance(module, _BatchNorm) and next_is(ReLU):
+                x = norm_relu(module, waiting.pop(), x)
+            elif isinstance(module, Linear) and next_is(ReLU):
                 x = linear_relu(module, waiting.pop(), x)
-            elif relu_follows and isinstance(module, _BatchNorm):
-                x = norm_relu(module, waiting.pop(), x, inplace=was_fresh)
-            elif was_fresh and type(module) in (BatchNorm1d, BatchNorm2d) and is_unseen():
-                x = F.batch_norm(**module.arguments(x), inplace=True)
             else:
                 x = module(x)
-                fresh = type(module) in (Conv2d, Linear)
         return x
 
     def __len__(self) -> int:
@@ -116,8 +119,8 @@ class Conv2d(Module):
         self.weight = init.uniform(shape, bound, rng, dtype)
         self.register_parameter("bias", init.uniform((out_channels,), bound, rng, dtype) if bias else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def forward(self, x: Tensor, then: Affine | None = None) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, then)
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
@@ -155,6 +158,11 @@ class _BatchNorm(Module):
         names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
         return {"input": x, **{name: getattr(self, name) for name in names}}
 
+    def then(self, floor: float, plus: Tensor | None) -> Affine:
+        """What it does in evaluation, with `plus` and a lower bound, to be done by the layer before it."""
+        numbers = as_run(self.running_mean, self.running_var, self.weight.data, self.bias.data, self.eps)
+        return Affine(**numbers, floor=floor, plus=None if plus is None else plus.data)
+
     def extra_repr(self) -> str:
         return f"{self.num_features}"
 
@@ -190,7 +198,7 @@ class ReLU(Module):
         return F.relu(x)
 
 
-def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None, inplace: bool = False) -> Tensor:
+def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None) -> Tensor:
     """`relu(norm(x) + plus)`, as one operation where that can be: see `functional.batch_norm_relu`.
 
     It is done in parts if an observer wants to see them, as the tracer does, or if `norm` is not a BatchNorm of this
@@ -202,7 +210,28 @@ def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None,
     if wants_parts() or type(norm) not in (BatchNorm1d, BatchNorm2d) or type(relu) is not ReLU:
         y = norm(x)
         return relu(y if plus is None else y + plus)
-    return F.batch_norm_relu(**norm.arguments(x), plus=plus, inplace=inplace)
+    return F.batch_norm_relu(**norm.arguments(x), plus=plus)
+
+
+def conv_norm_relu(
+    conv: Module, norm: Module, relu: Module | None, x: Tensor, plus: Callable[[], Tensor] | None = None
+) -> Tensor:
+    """`relu(norm(conv(x)) + plus())`; if that can be, each image is normalised as soon as it is made, while it is near.
+
+    relu   None: nothing comes after the norm, and there is no `plus`
+    plus   a shortcut, to be run after `conv`, as it stands in the formula
+
+    It can be where nothing is recorded and the norm evaluates; else, or if modules are not those of this file, they
+    run one after the other. The result is the same to the last bit.
+
+    >>> conv_norm_relu(Conv2d(3, 8, 3), BatchNorm2d(8), ReLU(), Tensor(np.zeros((1, 3, 5, 5)))).shape
+    (1, 8, 3, 3)
+    """
+    plain = type(conv) is Conv2d and type(norm) is BatchNorm2d and (relu is None or type(relu) is ReLU)
+    if plain and is_unseen() and not norm.training:
+        return conv(x, norm.then(-np.inf if relu is None else 0.0, plus() if plus else None))
+    y = conv(x)
+    return norm(y) if relu is None else norm_relu(norm, relu, y, plus() if plus else None)
 
 
 def linear_relu(linear: Module, relu: Any, x: Tensor) -> Tensor:

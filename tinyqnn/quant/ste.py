@@ -55,11 +55,11 @@ class StraightThrough(Function):
     @staticmethod
     def backward(ctx: Node, grad: Array) -> Array:
         (inside,) = ctx.saved
-        return grad if inside is None else keep(grad, inside)
+        return grad if inside is None else keep(grad, inside, ctx.take_grad(0))
 
 
-def keep(grad: Array, inside: Array) -> Array:
-    """`grad` where `inside`, else 0, in the memory order of `inside`.
+def keep(grad: Array, inside: Array, plus: Array | None = None) -> Array:
+    """`grad` where `inside`, else 0, in the memory order of `inside`; and `plus`.
 
     >>> keep(np.ones(2), np.array([True, False])).tolist()
     [1.0, 0.0]
@@ -67,10 +67,11 @@ def keep(grad: Array, inside: Array) -> Array:
     if kernel_pays(grad) and grad.strides == tuple([grad.itemsize * step for step in inside.strides]):
         from tinyqnn.kernels import quantize as kernel
 
-        return kernel.keep(grad, inside)
+        if plus is None or (plus.strides, plus.dtype) == (grad.strides, grad.dtype):
+            return kernel.keep(grad, inside, plus)
     out = np.zeros_like(inside, grad.dtype)
     np.copyto(out, grad, where=inside)
-    return out
+    return out if plus is None else np.add(out, plus, out=out)
 
 
 def pass_inside(grad: Array, x: Array, low: Array, high: Array) -> Array:
