@@ -212,6 +212,31 @@ class TestBackward:
         (b * c).sum().backward()  # 4x²(2x + 1): 24x² + 8x
         assert x.grad.tolist() == [32, 112]
 
+    def test_a_derivative_may_add_its_own_gradient_to_what_there_is(self):
+        taken = []
+
+        class Twice(Function):
+            @staticmethod
+            def forward(ctx, x):
+                return 2 * x
+
+            @staticmethod
+            def backward(ctx, grad):
+                before = ctx.take_grad(0)
+                taken.append(None if before is None else before.tolist())
+                return 2 * grad if before is None else 2 * grad + before
+
+        x = Tensor([1.0], requires_grad=True)
+        y = x * 3
+        first, second = Twice.apply(y), Twice.apply(y)
+        (first + second * 10 + y * 100).backward()
+        assert taken == [[100.0], [120.0]]  # the last way is walked back first
+        assert x.grad.tolist() == [3 * 122.0]
+        taken.clear()
+        (Twice.apply(x) + x).backward()
+        assert taken == [None]  # a leaf's gradient belongs to its owner
+        assert x.grad.tolist() == [3 * 122.0 + 3.0]
+
     def test_starting_from_a_leaf(self):
         x = leaf([3.0])
         x.backward()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinyqnn.kernels import conv, jit, reference, use_reference
+from tinyqnn.kernels import channels, conv, jit, reference, use_reference
 
 # float32 may differ from the float64 twin by this much of the sum of absolute products
 TOLERANCE = 1e-5
@@ -107,6 +107,36 @@ def test_the_twin_equals_the_sum_written_out_in_loops(rng):
         first = 2 * (o // 3)  # the first input channel of this output's group
         window = padded[n, first : first + 2, 2 * i : 2 * i + 3, j : j + 3 : 2]
         assert y[n, o, i, j] == pytest.approx(np.sum(window * w[o]) + b[o], abs=1e-12)
+
+
+# Kernel, stride, groups, inputs and outputs of a group: tiles of all widths, 1×1, strides, groups, depthwise.
+AFTERWARDS = [
+    ((3, 3), (1, 1), 1, 16, 16),
+    ((3, 3), (2, 2), 1, 20, 70),
+    ((1, 1), (1, 1), 1, 24, 7),
+    ((3, 3), (1, 1), 2, 8, 5),
+    ((3, 3), (1, 1), 20, 1, 1),
+    ((3, 3), (2, 1), 5, 1, 4),
+]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (17, 18)])  # below and above what `channels` leaves to NumPy
+@pytest.mark.parametrize(("kernel", "stride", "groups", "c", "o"), AFTERWARDS)
+def test_what_is_done_while_the_images_are_near_gives_the_bits_of_doing_it_afterwards(
+    kernel, stride, groups, c, o, size, rng
+):
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    x, w, b, gy = arrays(0, 9, groups, c, o, size, kernel, stride, padding, (1, 1))
+    options = (stride, padding, (1, 1), groups)
+    y, gx = conv.conv2d(x, w, b, *options), conv.conv2d_grad_input(gy, w, x.shape, *options)
+    mean, scale, shift = rng.normal(size=(3, groups * o)).astype(np.float32)
+    plus, of_x = (channels_last(rng.normal(size=a.shape).astype(np.float32)) for a in (y, x))
+    for floor, more in ((0.0, plus), (0.0, None), (-np.inf, None)):
+        then = channels.Affine(mean, scale, shift, floor, more)
+        np.testing.assert_array_equal(conv.conv2d(x, w, b, *options, then=then), channels.affine(y, *then))
+    before = of_x.copy()
+    np.testing.assert_array_equal(conv.conv2d_grad_input(gy, w, x.shape, *options, plus=of_x), gx + of_x)
+    np.testing.assert_array_equal(of_x, before)
 
 
 @pytest.mark.parametrize("groups", [1, 6])

@@ -291,50 +291,66 @@ class TestModes:
             x = layer(x)
         np.testing.assert_array_equal(y.data, x.data)
 
-    @pytest.mark.parametrize("relu", [[], [nn.ReLU()]])
-    @pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.BatchNorm2d(8).eval()])
-    def test_a_norm_writes_over_what_a_layer_made_for_it_alone(self, norm, relu, rng):
-        """And over nothing that somebody else may have: a first module's input, what another module keeps."""
+    @pytest.mark.parametrize("shortcut", [False, True])
+    @pytest.mark.parametrize("groups", [1, 8])
+    @pytest.mark.parametrize("size", [3, 20])  # by NumPy and by compiled loops
+    def test_convolution_norm_and_relu_give_the_same_bits_image_by_image_and_one_after_the_other(
+        self, size, groups, shortcut, rng
+    ):
+        conv, norm, relu = nn.Conv2d(8, 8, 3, padding=1, groups=groups), nn.BatchNorm2d(8).eval(), nn.ReLU()
+        for array in (norm.weight.data, norm.bias.data, norm.running_mean):
+            array[:] = rng.normal(size=8)
+        x, plus = (Tensor(rng.normal(size=(4, 8, size, size)).astype(np.float32)) for _ in range(2))
+        asked = (lambda: plus) if shortcut else None
+        kept = [t.data.copy() for t in (x, plus)]
+        parts = nn.norm_relu(norm, relu, conv(x), plus if shortcut else None).data
+        recorded = nn.conv_norm_relu(conv, norm, relu, x, asked)
+        with tq.no_grad():
+            at_once = nn.conv_norm_relu(conv, norm, relu, x, asked)
+            with Names(parts=True) as seen:
+                nn.conv_norm_relu(conv, norm, relu, x, asked)
+            without = nn.conv_norm_relu(conv, norm, None, x)
+        assert recorded.requires_grad
+        assert not at_once.requires_grad
+        assert seen.names == ["Conv2d", "BatchNorm", *["Add"] * shortcut, "ReLU"]
+        np.testing.assert_array_equal(recorded.data, parts)
+        np.testing.assert_array_equal(at_once.data, parts)
+        np.testing.assert_array_equal(without.data, norm(conv(x)).data)
+        for tensor, before in zip((x, plus), kept):
+            np.testing.assert_array_equal(tensor.data, before)
 
-        class Keeps(nn.Conv2d):
+    def test_a_norm_that_learns_sees_the_batch_though_nothing_is_recorded(self, rng):
+        conv, norm, x = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=1.0), Tensor(rng.normal(size=(4, 3, 20, 20)))
+        with tq.no_grad():
+            nn.Sequential(conv, norm, nn.ReLU())(x)
+        np.testing.assert_allclose(norm.running_mean, conv(x).data.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("which", [nn.Conv2d, nn.BatchNorm2d, nn.ReLU])
+    def test_somebody_elses_kind_of_layer_runs_its_own_forward(self, which, rng):
+        class Own(which):
             def forward(self, x):
                 self.kept = super().forward(x)
                 return self.kept
 
-        conv, keeps = (kind(3, 8, 3, rng=np.random.default_rng(0)) for kind in (nn.Conv2d, Keeps))
+        made = {nn.Conv2d: (3, 8, 3), nn.BatchNorm2d: (8,), nn.ReLU: ()}
+        layers = [(Own if kind is which else kind)(*given) for kind, given in made.items()]
         x = Tensor(rng.normal(size=(4, 3, 20, 20)).astype(np.float32))
-        made = conv(x)
-        before = made.data.copy()
-        expected = nn.Sequential(conv, copy.deepcopy(norm), *relu)(x)
+        network = nn.Sequential(*layers).eval()
+        expected = network(x).data
+        (own,) = [layer for layer in layers if type(layer) is Own]
+        kept = own.kept.data.copy()
+        own.kept = None
         with tq.no_grad():
-            for layers, given in (((conv,), x), ((), made), ((keeps,), x), ((nn.Identity(),), made)):
-                y = nn.Sequential(*layers, copy.deepcopy(norm), *relu)(given)
-                np.testing.assert_array_equal(y.data, expected.data)
-            np.testing.assert_array_equal(made.data, before)
-            np.testing.assert_array_equal(keeps.kept.data, before)
-            y = F.batch_norm(made, np.zeros(8), np.ones(8), inplace=True)
-            assert np.shares_memory(y.data, made.data) or use_reference()
+            np.testing.assert_array_equal(network(x).data, expected)
+        np.testing.assert_array_equal(own.kept.data, kept)
 
-    def test_nor_over_what_a_relu_of_somebody_elses_keeps(self, rng):
-        class Keeps(nn.ReLU):
-            def forward(self, x):
-                self.kept = super().forward(x)
-                return self.kept
-
-        keeps, x = Keeps(), Tensor(rng.normal(size=(700, 3)).astype(np.float32))
-        linear, norm = nn.Linear(3, 8), nn.BatchNorm1d(8)
-        with tq.no_grad():
-            expected = keeps(linear(x)).data.copy()
-            nn.Sequential(linear, keeps, norm)(x)
-        np.testing.assert_array_equal(keeps.kept.data, expected)
-
-    def test_nothing_is_written_over_while_somebody_looks_on_or_it_is_recorded(self, rng):
-        x = Tensor(rng.normal(size=(4, 8, 20, 20)).astype(np.float32), requires_grad=True)
-        before = x.data.copy()
-        F.batch_norm_relu(x, np.zeros(8), np.ones(8), inplace=True)
-        with tq.no_grad(), Observer():
-            F.batch_norm_relu(x, np.zeros(8), np.ones(8), inplace=True)
-        np.testing.assert_array_equal(x.data, before)
+    def test_what_hides_a_step_is_refused_where_it_would_be_missed(self, rng):
+        conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()
+        x, then = Tensor(rng.normal(size=(1, 3, 5, 5))), norm.then(0.0, None)
+        with pytest.raises(RuntimeError, match=r"`then` hides a step .* use no_grad"):
+            conv(x, then)
+        with tq.no_grad(), Observer(), pytest.raises(RuntimeError, match="`then` hides a step"):
+            conv(x, then)
 
     def test_lstm_drops_between_layers_in_training_only(self, rng):
         layer = nn.LSTM(2, 3, num_layers=2, dropout=0.9)

@@ -84,6 +84,19 @@ def test_the_shared_leaf_gets_both_gradients():
     np.testing.assert_array_equal(x.grad, 2 * gradient(q, x.data))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4, 8, 20, 20)])  # by NumPy and by the kernel
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 1, 2)])  # the shortcut's gradient as x in memory, or not
+def test_around_a_quantizer_a_shortcuts_gradient_is_added_to_its_own(shape, axes, rng):
+    q, params = tq.quant.ClipQ(3), {"scale": np.float32(0.3)}
+    x, grad = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+    over = np.ascontiguousarray(grad.transpose(np.argsort(axes))).transpose(axes)
+    leaf = tq.Tensor(x, requires_grad=True)
+    inside = leaf * 1.0
+    quantized, way_around = q(inside, params), inside * 1.0
+    (quantized * tq.Tensor(grad) + way_around * tq.Tensor(over)).sum().backward()
+    np.testing.assert_array_equal(leaf.grad, gradient(q, x, params, grad) + over)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_pact_gives_every_gradient_to_x_or_to_the_clip_and_never_to_both(bits):
     x = np.array([-1.0, -0.0, 0.0, 0.5, np.nextafter(2.0, 0), 2.0, np.nextafter(2.0, 3), 5.0])

@@ -26,9 +26,12 @@ class Affine(NamedTuple):
     plus: Array | None = None
 
 
+LEAST = 4096  # numbers for which the compiled loops pay
+
+
 def fast(*arrays: Array) -> bool:
     """Do the compiled loops serve? They are for float32; float64 and small arrays take the twins."""
-    if arrays[0].size < 4096 or kernels.use_reference():
+    if arrays[0].size < LEAST or kernels.use_reference():
         return False
     for a in arrays:  # noqa: SIM110 - all() takes twice as long
         if a.dtype != np.float32:

@@ -502,7 +502,10 @@ def conv2d(
     if use_reference() or not x.dtype == w.dtype == np.float32:
         y = reference.conv2d(x, w, b, stride, padding, dilation, groups)
         return y if then is None else channels.affine(y, *then)
-    (h, wid), (o, c_in, kh, kw) = x.shape[2:], w.shape
+    (n, _, h, wid), (o, c_in, kh, kw) = x.shape, w.shape
+    ho, wo = conv2d_output_size((h, wid), (kh, kw), stride, padding, dilation)
+    if then is not None and n * ho * wo * o < channels.LEAST:
+        return channels.affine(conv2d(x, w, b, stride, padding, dilation, groups), *then)
     after = _after(then, None if then is None else then.plus)
     if _is_product(w.shape, c_in, stride, padding, groups):
         y = matmul(_pixels(x), w.reshape(o, c_in).T, b).reshape(-1, h, wid, o)
@@ -510,7 +513,6 @@ def conv2d(
     depthwise = _is_depthwise(w.shape, groups)
     if depthwise:
         x, groups = _repeated(x, o // groups), o
-    ho, wo = conv2d_output_size((h, wid), (kh, kw), stride, padding, dilation)
     rows, cols = (_forward(*axis) for axis in zip((ho, wo), (kh, kw), stride, padding, dilation))
     plan = _plan(rows, cols, kw, (h, wid, x.shape[1]), (ho, wo, o), groups)
     if depthwise:
