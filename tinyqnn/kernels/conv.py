@@ -648,16 +648,18 @@ def _grad_weight(
 
 @jit
 def _collect(first, last, parts, groups, n_taps, c_in, c_out, gw):
-    """Add the parts up, in order, and turn (G, taps, C, O) into (G, O, C, taps): outputs first … last of each group."""
+    """Add the parts up, in order: (G, taps, C, O) -> (G, O, C, taps), of each group the channels first … last."""
+    total = np.empty(parts.shape[3], np.float32)
     for g in range(groups):
-        for o0 in range(first, last, LANES):
-            for c in range(c_in):
-                for t in range(n_taps):
-                    for o in range(o0, min(o0 + LANES, last)):
-                        total = np.float32(0.0)
-                        for part in range(parts.shape[0]):
-                            total += parts[part, g, t * c_in + c, o]
-                        gw[((g * c_out + o) * c_in + c) * n_taps + t] = total
+        for c in range(first, last):
+            for t in range(n_taps):
+                total[:] = 0.0
+                for part in range(parts.shape[0]):
+                    row = parts[part, g, t * c_in + c]
+                    for o in range(len(total)):
+                        total[o] += row[o]
+                for o in range(c_out):
+                    gw[((g * c_out + o) * c_in + c) * n_taps + t] = total[o]
 
 
 def _run_depthwise_grad_weight(plan: Plan, gy: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -753,5 +755,5 @@ def conv2d_grad_weight(
     def collect(first: int, last: int) -> None:
         _collect(first, last, parts, groups, kh * kw, c_in, c_out, gw)
 
-    run(collect, c_out, c_out if gw.size < 65536 else LANES)
+    run(collect, c_in, c_in if gw.size < 65536 else None)
     return gw.reshape(w_shape)

@@ -39,7 +39,7 @@ from numba.core import event
 from numba.core.caching import Cache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.types import int64, unliteral, void
-from numba.extending import register_jitable
+from numba.extending import overload
 
 from tinyqnn import warmup
 from tinyqnn.kernels import board as boards
@@ -478,9 +478,18 @@ def scratch(size: int, slot: int = 0) -> np.ndarray:
     return space[:size]
 
 
-@register_jitable
 def aligned(size: int) -> np.ndarray:
     """An uninitialised float32 vector that begins on a cache line: vector loads that straddle two lines cost double."""
     raw = np.empty(size + 16, np.float32)
-    skip = -(raw.ctypes.data // 4) % 16
+    skip = -(address(raw) // 4) % 16
     return raw[skip : skip + size]
+
+
+@overload(aligned)
+def _aligned(size):
+    def compiled(size):
+        raw = np.empty(size + 16, np.float32)
+        skip = -(raw.ctypes.data // 4) % 16
+        return raw[skip : skip + size]
+
+    return compiled

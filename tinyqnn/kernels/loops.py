@@ -48,7 +48,11 @@ def spread(*vectors: Array) -> Array:
     >>> spread(np.zeros(100), np.ones(100)).shape
     (2, 300)
     """
-    return np.tile(np.array(vectors, np.float32), _span(len(vectors[0])) // len(vectors[0]))
+    columns = len(vectors[0])
+    wide = np.empty((len(vectors), _span(columns) // columns, columns), np.float32)
+    for row, vector in zip(wide, vectors):
+        row[:] = vector
+    return wide.reshape(len(vectors), -1)
 
 
 class _Walk:
