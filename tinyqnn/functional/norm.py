@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.functional.activation import relu_grad
 from tinyqnn.kernels import channels
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
@@ -42,13 +41,21 @@ class BatchNorm(Function):
         inv = 1 / np.sqrt(var + x.dtype.type(eps))  # 1 / √(σ² + ε)
         scale = inv if weight is None else inv * weight
         shift = np.zeros_like(mean) if bias is None else bias
-        ctx.save(x, mean, inv, scale, shift, of_batch, floor if plus is None else -np.inf)
-        return channels.affine(x, mean, scale, shift, floor, plus)
+        y = channels.affine(x, mean, scale, shift, floor, plus)
+        # Where the floor was reached x can tell, without y being read again; but not of a sum.
+        ctx.save(x, mean, inv, scale, shift, of_batch, *((floor, None) if plus is None else (-np.inf, y)))
+        return y
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
-        x, mean, inv, scale, shift, of_batch, floor = ctx.saved
-        sum_grad, sum_product = channels.sums(grad, x, mean, scale, shift, floor)  # Σ g and Σ g·(x − μ)
+        return BatchNorm.grads(ctx, grad)[:3]
+
+    @staticmethod
+    def grads(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
+        """Gradients of x, γ and β, and of `plus`."""
+        x, mean, inv, scale, shift, of_batch, floor, y = ctx.saved
+        # Σ g and Σ g·(x − μ), of g what a ReLU let through
+        sum_grad, sum_product, grad = channels.sums(grad, x, mean, scale, shift, floor, y)
         grad_weight, grad_bias = sum_product * inv, sum_grad
         # If μ and σ² are the batch's, they moved with x, and their share is taken out:
         # grad_x = scale · (g − Σg / n − (x − μ) / (σ² + ε) · Σ g·(x − μ) / n)
@@ -56,7 +63,7 @@ class BatchNorm(Function):
         of_sigma, of_mu = -share * inv * inv * sum_product, -share * sum_grad
         grad_x = channels.combine(grad, x, mean, scale, shift, of_sigma, of_mu, floor)
         _, need_weight, need_bias, *_ = ctx.needs_input_grad
-        return grad_x, grad_weight if need_weight else None, grad_bias if need_bias else None
+        return grad_x, grad_weight if need_weight else None, grad_bias if need_bias else None, grad
 
 
 class BatchNormReLU(Function):
@@ -66,16 +73,12 @@ class BatchNormReLU(Function):
     def forward(
         ctx: Node, x: Array, weight: Array | None, bias: Array | None, plus: Array | None, **options: Any
     ) -> Array:
-        y = BatchNorm.forward(ctx, x, weight, bias, plus=plus, floor=0.0, **options)
-        ctx.save(ctx.saved, None if plus is None else y)
-        return y
+        return BatchNorm.forward(ctx, x, weight, bias, plus=plus, floor=0.0, **options)
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
-        ctx.saved, y = ctx.saved
-        if y is not None:  # without `plus`, x tells where the result is 0, and y need not be read again
-            grad = relu_grad(grad, y)
-        return *BatchNorm.backward(ctx, grad), None if y is None else grad
+        *grads, grad_plus = BatchNorm.grads(ctx, grad)
+        return *grads, grad_plus if ctx.needs_input_grad[3] else None
 
 
 def batch_norm(

@@ -116,20 +116,28 @@ def _kept(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: fl
     return np.where((table(x) - mean) * scale + shift > floor, table(g), 0)
 
 
-def sums(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float = -np.inf) -> tuple[Array, Array]:
-    """Σ g and Σ g·(x − mean) of every channel, over the places where `affine(x, …)` is above the floor: (C,), (C,).
+def sums(
+    g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float = -np.inf, y: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Σ g and Σ g·(x − mean) of every channel, over the places where `affine(x, …)` is above the floor, and g.
+
+    y   what a ReLU came to: then over the places where that is above 0, and the third result is g there, else 0
 
     >>> g, x, mean, one = np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]]), np.array([2.0]), np.ones(1)
     >>> [array.tolist() for array in sums(g, x, mean, one, 0 * one)]
-    [[2.0], [0.0]]
-    >>> [array.tolist() for array in sums(g, x, mean, one, 0 * one, floor=0)]
+    [[2.0], [0.0], [[1.0], [1.0]]]
+    >>> [array.tolist() for array in sums(g, x, mean, one, 0 * one, floor=0)[:2]]
     [[1.0], [1.0]]
+    >>> [array.tolist() for array in sums(g, x, mean, one, 0 * one, y=np.array([[5.0], [0.0]]))]
+    [[1.0], [-1.0], [[1.0], [0.0]]]
     """
-    if not fast(g, x, mean, scale, shift):
+    if not fast(g, x, mean, scale, shift) or (y is not None and y.dtype != np.float32):
+        g = g if y is None else g * (y > 0)
         kept = _kept(g, x, mean, scale, shift, floor)
-        return kept.sum(axis=0), (kept * (table(x) - mean)).sum(axis=0)
-    total, products = kernels.loops.column_sums(table(g), table(x), mean, scale, shift, floor)
-    return total.astype(x.dtype), products.astype(x.dtype)
+        return kept.sum(axis=0), (kept * (table(x) - mean)).sum(axis=0), g
+    of_y = None if y is None else table(y)
+    total, products, kept = kernels.loops.column_sums(table(g), table(x), mean, scale, shift, floor, of_y)
+    return total.astype(x.dtype), products.astype(x.dtype), g if y is None else like(kept, g.shape)
 
 
 def combine(

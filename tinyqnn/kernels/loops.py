@@ -169,8 +169,15 @@ def column_affine(
 FEW = 16  # numbers that are added in float32 before their sum goes on in float64
 
 
+@jit
+def _relu_grad(g, y, first, last, out):
+    gs, ys, outs = g[first:last], y[first:last], out[first:last]
+    for i in range(len(ys)):
+        outs[i] = gs[i] if ys[i] > 0 else np.float32(0)
+
+
 @jit(fastmath={"contract"})
-def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
+def _column_sums(g, x, y, kept, first, last, chunk, mean, scale, shift, floor, parts):
     span, none = len(mean), np.float32(0)
     total, products = np.empty(span, np.float32), np.empty(span, np.float32)
     for part in range(first, last):
@@ -183,10 +190,13 @@ def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
             while start + 4 * span <= stop:  # four rows at a time, as above
                 ahead(g, start, start + 4 * span)
                 ahead(x, start, start + 4 * span)
+                if len(y):
+                    ahead(y, start, start + 4 * span)
+                    _relu_grad(g, y, start, start + 4 * span, kept)
                 x0, x1 = x[start : start + span], x[start + span : start + 2 * span]
                 x2, x3 = x[start + 2 * span : start + 3 * span], x[start + 3 * span : start + 4 * span]
-                g0, g1 = g[start : start + span], g[start + span : start + 2 * span]
-                g2, g3 = g[start + 2 * span : start + 3 * span], g[start + 3 * span : start + 4 * span]
+                g0, g1 = kept[start : start + span], kept[start + span : start + 2 * span]
+                g2, g3 = kept[start + 2 * span : start + 3 * span], kept[start + 3 * span : start + 4 * span]
                 for j in range(span):
                     d0, d1, d2, d3 = x0[j] - mean[j], x1[j] - mean[j], x2[j] - mean[j], x3[j] - mean[j]
                     k0 = g0[j] if d0 * scale[j] + shift[j] > floor else none
@@ -197,7 +207,9 @@ def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
                     products[j] = (((products[j] + k0 * d0) + k1 * d1) + k2 * d2) + k3 * d3
                 start += 4 * span
             while start < stop:
-                gs, xs = g[start : min(start + span, end)], x[start : min(start + span, end)]
+                if len(y):
+                    _relu_grad(g, y, start, min(start + span, end), kept)
+                gs, xs = kept[start : min(start + span, end)], x[start : min(start + span, end)]
                 for j in range(len(xs)):
                     d = xs[j] - mean[j]
                     k = gs[j] if d * scale[j] + shift[j] > floor else none
@@ -209,14 +221,23 @@ def _column_sums(g, x, first, last, chunk, mean, scale, shift, floor, parts):
                 all_products[j] += products[j]
 
 
-def column_sums(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float) -> tuple[Array, Array]:
-    """Σ g and Σ g·(x − mean) of every column, over the rows where (x − mean) · scale + shift > floor; float64."""
+def column_sums(
+    g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float, y: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Σ g and Σ g·(x − mean) of every column, float64, over the rows where (x − mean) · scale + shift > floor; and g.
+
+    With y, over those where y > 0; and g there, else 0, is the third result.
+    """
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
+    kept, flat_y = (g, np.empty(0, np.float32)) if y is None else (aligned(g.size), np.ascontiguousarray(y).reshape(-1))
     walk, floor = _Walk(x), np.float32(floor)
-    vectors, flat_g, flat_x = spread(mean, scale, shift), g.reshape(-1), x.reshape(-1)
-    return walk.sums(
-        lambda first, last, parts: _column_sums(flat_g, flat_x, first, last, walk.chunk, *vectors, floor, parts)
+    vectors, flat_g, flat_x, flat_kept = spread(mean, scale, shift), g.reshape(-1), x.reshape(-1), kept.reshape(-1)
+    sums = walk.sums(
+        lambda first, last, parts: _column_sums(
+            flat_g, flat_x, flat_y, flat_kept, first, last, walk.chunk, *vectors, floor, parts
+        )
     )
+    return *sums, kept.reshape(g.shape)
 
 
 @jit(fastmath={"contract"})
@@ -272,13 +293,6 @@ def relu(x: Array) -> Array:
     else:
         run(lambda first, last: _relu(flat_x, first, last, flat_y), x.size, pieces(x.size))
     return y
-
-
-@jit
-def _relu_grad(g, y, first, last, out):
-    gs, ys, outs = g[first:last], y[first:last], out[first:last]
-    for i in range(len(ys)):
-        outs[i] = gs[i] if ys[i] > 0 else np.float32(0)
 
 
 def relu_grad(g: Array, y: Array) -> Array:
