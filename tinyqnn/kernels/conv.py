@@ -256,7 +256,7 @@ def _correlate(
     c_in, c_out, bias, norm, floor, plus, y, y_size,
 ):  # fmt: skip
     """Images first … last of y: for every class, group and panel of channels, tile after tile of pixels."""
-    pitch = padded[0] * padded[1] * size[2]
+    pitch, image = padded[0] * padded[1] * size[2], size[0] * size[1] * size[2]
     width_all = (c_out + LANES - 1) // LANES * LANES
     if bordered:
         space[: batch * pitch] = 0.0
@@ -269,6 +269,7 @@ def _correlate(
         for k in range(len(classes)):
             p0, p_image, t0, t1, numbers, n_taps, tap0 = classes[k]
             p1 = p0 + (n1 - n0) * p_image
+            coming = (min(n1 + batch, last) - n1) * image if k == 0 else 0  # numbers, asked for with the first panel
             for g in range(groups):
                 o = 0
                 while o < c_out:
@@ -277,14 +278,15 @@ def _correlate(
                     if in_lines and width == LANES:
                         product_pixels(
                             a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, w, j, bias, g * c_out + o, y,
-                            targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
+                            targets, n0 * y_size + g * c_out + o, min(width, c_out - o), x, n1 * image, coming,
                         )  # fmt: skip
                     else:
                         product(
                             a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, width, bias,
                             g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
+                            x, n1 * image, coming,
                         )  # fmt: skip
-                    o += width
+                    o, coming = o + width, 0
         _finish(y, n0 * y_size, n1 * y_size, norm, floor, plus)
 
 
@@ -607,6 +609,7 @@ def _grad_weight(
     """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
     n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
     ho, wo = gy_size
+    image = size[0] * size[1] * size[2]
     depth, width_all = parts.shape[2], parts.shape[3]
     flat = parts.reshape(-1)
     for part in range(first, last):
@@ -627,6 +630,8 @@ def _grad_weight(
             n_rows = (n1 - n0) * ho
             for t0 in range(0, n_rows, chunk):
                 t1 = min(t0 + chunk, n_rows)
+                # Of the next images, what these rows take of these is asked for, with the first panel.
+                at, coming = n1 * image + t0 * image // ho, (min(n1 + batch, m1) - n1) * image * (t1 - t0) // n_rows
                 for g in range(groups):
                     e0, e1 = g * depth, (g + 1) * depth
                     o = 0
@@ -636,14 +641,15 @@ def _grad_weight(
                         q = part * groups * depth * width_all + o
                         if width == LANES and slab == SLAB and size[2] % (groups * SLAB) == 0:
                             product_line(
-                                a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, flat, places, q
+                                a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, flat, places, q, x, at, coming
                             )  # fmt: skip
                         else:
                             product(
                                 a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, width, flat, q,
-                                np.int64(1), flat, places, q, width,
+                                np.int64(1), flat, places, q, width, x, at, coming,
                             )  # fmt: skip
                         o += width
+                        coming = 0
 
 
 @jit

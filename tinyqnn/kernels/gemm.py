@@ -61,12 +61,12 @@ FEW = 60  # places: ten of those tiles
 
 
 @jit(inner=True)
-def _share(size, rows, places):
-    """Numbers of the next panel, as large as this, to ask for with each tile of `rows`, so that the last brings it all.
+def _next_panel(size, places):
+    """Numbers of the next panel, as large as this, to ask for with as many places.
 
     None where two panels would not find room in the cache, or where there are so few tiles that each had to wait.
     """
-    return size * rows // places if size <= DEPTH * WIDEST * LANES and places >= FEW else 0
+    return size if size <= DEPTH * WIDEST * LANES and places >= FEW else 0
 
 
 def _make_product(rows: int, cols: int) -> Any:
@@ -74,14 +74,14 @@ def _make_product(rows: int, cols: int) -> Any:
 
     @jit(inner=True)
     def product(
-        a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
-    ):
-        size = (run1 - run0) * steps * pitch
-        share, behind = _share(size, rows, last - first), j0 + size
+        a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes,
+        soon, at, size,
+    ):  # fmt: skip
+        share = size * rows // max(last - first, 1)
         for p in range(first, last, rows):
             row, y_row = offsets(places, p, last - 1, rows), offsets(targets, p, last - 1, rows)
-            ask(b, behind, behind + share)
-            behind += share
+            ask(soon, at, at + share)
+            at += share
             if add:
                 acc = load_tile(y, y_row, q, cols, lanes)
             else:
@@ -102,13 +102,16 @@ LINE_ROWS = REGISTERS // 2
 
 
 @jit(inner=True)
-def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, y, targets, q):
+def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b, j0, y, targets, q, soon, at, size):
     """`product` for one full vector of lanes added to y, where LINE_ROWS places at a time are neighbours.
 
     They need one address, which leaves room for more accumulators.
     """
+    share = size * LINE_ROWS // max(last - first, 1)
     for p in range(first, last, LINE_ROWS):
         y_row = offsets(targets, p, last - 1, LINE_ROWS)
+        ask(soon, at, at + share)
+        at += share
         acc = load_tile(y, y_row, q, 1, LANES)
         j = j0
         for t in range(run0, run1):
@@ -121,10 +124,15 @@ def product_line(a, places, first, last, runs, run0, run1, base, steps, step, b,
 
 
 @jit(inner=True)
-def product_pixels(a, places, first, last, runs, run0, run1, base, steps, b, j0, bias, o, y, targets, q, lanes):
+def product_pixels(
+    a, places, first, last, runs, run0, run1, base, steps, b, j0, bias, o, y, targets, q, lanes, soon, at, size
+):
     """`product` for one vector of lanes, where LINE_ROWS places at a time lie LANES numbers apart, as pixels do."""
+    share = size * LINE_ROWS // max(last - first, 1)
     for p in range(first, last, LINE_ROWS):
         y_row = offsets(targets, p, last - 1, LINE_ROWS)
+        ask(soon, at, at + share)
+        at += share
         acc = spread_row(bias, o, LINE_ROWS, 1, lanes)
         j = j0
         for t in range(run0, run1):
@@ -153,8 +161,9 @@ def panel_width(lanes):
 
 @jit(inner=True)
 def product(
-    a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes
-):
+    a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes,
+    soon, at, size,
+):  # fmt: skip
     """A strip of a product: places first … last times one panel of b.
 
     For every place p, with Σ over the runs t = run0 … run1 and k = 0 … steps,
@@ -162,27 +171,28 @@ def product(
         y[targets[p] + q + lane] = start + Σ_t Σ_k a[places[p] + base + runs[t] + k·step] · b[j + lane]
 
     where j begins at j0 and moves on by `pitch`, a row of b, each step, and start is what `y` held (`add`), else
-    `bias[o + lane]`. Of the panel's lanes the first `lanes` are written.
+    `bias[o + lane]`. Of the panel's lanes the first `lanes` are written. Meanwhile what is wanted next is asked for, a
+    share with each tile: `size` numbers of `soon`, from number `at` on.
     """
     if WIDEST == 4 and lanes > 3 * LANES:
         _product4(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes,
+            lanes, soon, at, size,
         )  # fmt: skip
     elif WIDEST == 4 and lanes > 2 * LANES:
         _product3(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes,
+            lanes, soon, at, size,
         )  # fmt: skip
     elif lanes > LANES:
         _product2(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes,
+            lanes, soon, at, size,
         )  # fmt: skip
     else:
         _product1(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes,
+            lanes, soon, at, size,
         )  # fmt: skip
 
 
@@ -264,9 +274,10 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
             o = o0
             while o < o1:
                 width = panel_width(cols - o)
+                j, size = k0 * whole_vectors(cols) + o * steps, steps * width
                 product(
-                    source, places, none, count, start, none, none + 1, base, steps, walk, packed,
-                    k0 * whole_vectors(cols) + o * steps, width, bias, o, k0, y, targets, o, min(width, cols - o),
+                    source, places, none, count, start, none, none + 1, base, steps, walk, packed, j, width, bias, o,
+                    k0, y, targets, o, min(width, cols - o), packed, j + size, _next_panel(size, count),
                 )  # fmt: skip
                 o += width
 
@@ -300,9 +311,10 @@ def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, rel
     o = none
     while o < cols:
         width = panel_width(cols - o)
+        j, row = (o, pitch) if pitch else (o * depth, width)
         product(
-            a, places, none, rows, start, none, none + 1, none, depth, step, b, o if pitch else o * depth,
-            pitch if pitch else width, bias, o, none, y, targets, o, min(width, cols - o),
+            a, places, none, rows, start, none, none + 1, none, depth, step, b, j, row, bias, o, none, y, targets, o,
+            min(width, cols - o), b, j + depth * width, none if pitch else _next_panel(depth * width, rows),
         )  # fmt: skip
         o += width
     if relu:
