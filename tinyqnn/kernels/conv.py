@@ -641,7 +641,8 @@ def _grad_weight(
                         q = part * groups * depth * width_all + o
                         if width == LANES and slab == SLAB and size[2] % (groups * SLAB) == 0:
                             product_line(
-                                a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, flat, places, q, x, at, coming
+                                a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, flat, places, q, x, at,
+                                coming,
                             )  # fmt: skip
                         else:
                             product(
