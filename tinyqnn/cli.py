@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--profile", action="store_true", help="only where our time goes, by operation")
     bench.add_argument("--picture", metavar="PNG", help="draw a step's operations under the processor's roof")
     bench.add_argument("--threads", type=int, default=2)
-    bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes")
+    bench.add_argument("--rounds", type=int, default=8, help="turns each engine takes, in each of its starts")
     bench.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
     _add_packed(command)
     _add_check(command)
