@@ -300,8 +300,15 @@ def run_bench(args: argparse.Namespace) -> int:
     names = _cases(args, training.CASES)
     measured = {}
     if not args.profile:
-        results = training.run(names, args.vs in ("torch", "all"), args.threads, args.rounds)
-        print(training.table(results) + "\n")
+        print(training.HEADING, flush=True)
+        results = training.run(
+            names,
+            args.vs in ("torch", "all"),
+            args.threads,
+            args.rounds,
+            lambda name, engines: print(training.line(name, engines), flush=True),
+        )
+        print()
         measured["cases"] = training.record(results)
     steps = {training.CASES[name].title: training.our_step(training.CASES[name]) for name in names}
     return _keep(args, {**measured, **_split(args, steps)})

@@ -286,16 +286,16 @@ def title(name: str) -> str:
     return CASES[case].title + (", evaluation" if evaluation else "")
 
 
-def table(results: dict[str, dict[str, Measured]]) -> str:
-    """The step times, and ours divided by the best of PyTorch's."""
-    lines = [f"{'median of a step':<50} {'tinyqnn':>10} {'PyTorch':>10} {'ratio':>7} {'peak memory':>12}"]
-    for name, engines in results.items():
-        ours = engines["tinyqnn"]
-        others = [measured.median for engine, measured in engines.items() if engine != "tinyqnn"]
-        best, ratio = (f"{min(others) * 1e3:.2f} ms", f"{ours.median / min(others):.2f}") if others else ("–", "–")
-        memory = f"{ours.peak_bytes / 1e6:,.0f} MB"
-        lines.append(f"{title(name):<50} {ours.median * 1e3:>7.2f} ms {best:>10} {ratio:>7} {memory:>12}")
-    return "\n".join(lines)
+HEADING = f"{'median of a step':<50} {'tinyqnn':>10} {'PyTorch':>10} {'ratio':>7} {'peak memory':>12}"
+
+
+def line(name: str, engines: dict[str, Measured]) -> str:
+    """The step times of a case, ours divided by the best of PyTorch's, and our memory; under `HEADING`."""
+    ours = engines["tinyqnn"]
+    others = [measured.median for engine, measured in engines.items() if engine != "tinyqnn"]
+    best, ratio = (f"{min(others) * 1e3:.2f} ms", f"{ours.median / min(others):.2f}") if others else ("–", "–")
+    memory = f"{ours.peak_bytes / 1e6:,.0f} MB"
+    return f"{title(name):<50} {ours.median * 1e3:>7.2f} ms {best:>10} {ratio:>7} {memory:>12}"
 
 
 def record(results: dict[str, dict[str, Measured]]) -> list[dict[str, Any]]:
@@ -317,8 +317,17 @@ def record(results: dict[str, dict[str, Measured]]) -> list[dict[str, Any]]:
     return rows
 
 
-def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> dict[str, dict[str, Measured]]:
-    """Measure the named cases (`CASES`); with `vs_torch`, against PyTorch in both of its memory layouts."""
+def run(
+    names: list[str],
+    vs_torch: bool,
+    threads: int = 2,
+    rounds: int = 8,
+    tell: Callable[[str, dict[str, Measured]], None] | None = None,
+) -> dict[str, dict[str, Measured]]:
+    """Measure the named cases (`CASES`); with `vs_torch`, against PyTorch in both of its memory layouts.
+
+    tell   is told each case as soon as it is measured
+    """
     engines: tuple[str, ...] = ("tinyqnn",)
     starts, results = STARTS if vs_torch else 1, {}
     for name in names:
@@ -327,7 +336,9 @@ def run(names: list[str], vs_torch: bool, threads: int = 2, rounds: int = 8) -> 
             engines = ("tinyqnn", "torch") + (("torch channels-last",) if images else ())
         for row, evaluation in ((name, False), (f"{name} evaluation", True)):
             results[row] = measure(name, engines, threads, rounds, evaluation, starts)
+            if tell is not None:
+                tell(row, results[row])
     return results
 
 
-__all__ = ["CASES", "Case", "Measured", "measure", "our_step", "run", "table", "torch_step"]
+__all__ = ["CASES", "Case", "Measured", "line", "measure", "our_step", "run", "torch_step"]
