@@ -37,7 +37,10 @@ layouts = st.sampled_from(["contiguous", "transposed", "strided"])
 @example(37, 3, 65, "contiguous", "transposed", 0)  # fewer numbers of k than lanes
 @example(12, 600, 90, "contiguous", "transposed", 0)  # a first factor that is smaller than the second
 @example(1100, 330, 300, "transposed", "transposed", 0)  # a tall result
-@example(500, 650, 1300, "contiguous", "transposed", 0)  # a wide one
+@example(500, 650, 1300, "contiguous", "transposed", 0)  # a wide one, whose second factor is packed as it is used
+@example(250, 330, 1650, "transposed", "contiguous", 0)
+@example(300, 2000, 270, "contiguous", "contiguous", 0)  # a tall one, likewise
+@example(290, 2000, 270, "transposed", "transposed", 0)
 def test_products_in_every_layout_equal_numpys_in_float64(rows, depth, cols, layout_a, layout_b, seed):
     rng = np.random.default_rng(seed)
     a, b = operand(rng, rows, depth, layout_a), operand(rng, depth, cols, layout_b)
@@ -47,11 +50,12 @@ def test_products_in_every_layout_equal_numpys_in_float64(rows, depth, cols, lay
 
 def test_the_number_of_threads_does_not_change_a_bit(rng):
     a, b = operand(rng, 300, 400, "contiguous"), operand(rng, 400, 130, "transposed")
+    large = operand(rng, 400, 1400, "transposed")
     before, found = jit.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             jit.set_num_threads(threads)
-            found.append(gemm.matmul(a, b).tobytes())
+            found.append([gemm.matmul(a, right).tobytes() for right in (b, large)])
     finally:
         jit.set_num_threads(before)
     assert found[0] == found[1] == found[2]
@@ -62,6 +66,14 @@ def test_where_the_sum_is_cut_does_not_change_a_bit(rng, layout):
     a, b = operand(rng, 130, 77, "contiguous"), operand(rng, 77, 300, layout)
     assert len({gemm.matmul(a, gemm.pack(b, step)).tobytes() for step in (None, 1, 20, 36, 77, 100)}) == 1
     assert_product(gemm.matmul(a, gemm.pack(b, 20)), a, b)
+
+
+@pytest.mark.parametrize(("depth", "cols"), [(330, 1650), (2000, 270)])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_when_a_factor_is_packed_does_not_change_a_bit(rng, depth, cols, layout):
+    a, b = operand(rng, 300, depth, "contiguous"), operand(rng, depth, cols, layout)
+    assert b.size >= gemm.LARGE
+    np.testing.assert_array_equal(gemm.matmul(a, b), gemm.matmul(a, gemm.pack(b)))
 
 
 @pytest.mark.parametrize("rows", [3, 200])

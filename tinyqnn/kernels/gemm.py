@@ -54,6 +54,7 @@ ROW_BLOCK = 240
 # Multiplications below which a second thread does not pay. One of 128 × 128 × 100 takes a core 18 µs, and 5 µs to fetch
 # each factor, of 50 kB, from the other core that made it; and all it makes has to go back.
 SMALL = 4_000_000
+LARGE = 1 << 19  # numbers of a factor that would leave the nearer caches before it is read, packed for all
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 TILE_ROWS = 6  # of its tile
@@ -215,14 +216,15 @@ def _pack(first, last, b, stride_k, stride_n, depth, step, cols, packed):
         while o < end:
             width = panel_width(cols - o)
             for k0 in range(0, depth, step):
-                _pack_block(b, stride_k, stride_n, k0, min(k0 + step, depth), o, width, cols, packed)
+                k1 = min(k0 + step, depth)
+                begin = k0 * whole_vectors(cols) + o * (k1 - k0)
+                _pack_block(b, stride_k, stride_n, k0, k1, o, width, cols, packed, begin)
             o += width
 
 
 @jit(inner=True)
-def _pack_block(b, stride_k, stride_n, k0, k1, o, width, cols, packed):
-    """Numbers k0 … k1 of the columns from o on."""
-    begin = k0 * whole_vectors(cols) + o * (k1 - k0)
+def _pack_block(b, stride_k, stride_n, k0, k1, o, width, cols, packed, begin):
+    """Numbers k0 … k1 of the columns from o on, to where `packed` begins."""
     if stride_n == 1:
         for k in range(k0, k1):
             for lane in range(0, width, LANES):
@@ -253,8 +255,14 @@ def _gather(a, start, stride_i, stride_k, rows, depth, space, pitch):
 
 
 @jit
-def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols, packed, bias, y, row_block, block):
-    """Items first … last of y, blocks of `row_block` rows × `block` columns, with `step` numbers of k at a time."""
+def _multiply(
+    first, last, space, panel, a, stride_i, stride_k, rows, depth, step, cols, packed, b, b_k, b_n, bias, y, row_block,
+    block,
+):  # fmt: skip
+    """Items first … last of y, blocks of `row_block` rows × `block` columns, with `step` numbers of k at a time.
+
+    Where there is room for a panel, b is not packed yet: each panel is, into that, when its turn has come.
+    """
     n_blocks = (cols + block - 1) // block
     none, start = np.int64(0), np.zeros(1, np.int64)
     places, targets = np.empty(row_block, np.int64), np.empty(row_block, np.int64)
@@ -274,10 +282,16 @@ def _multiply(first, last, space, a, stride_i, stride_k, rows, depth, step, cols
             o = o0
             while o < o1:
                 width = panel_width(cols - o)
-                j, size = k0 * whole_vectors(cols) + o * steps, steps * width
+                right, j, soon, size = packed, k0 * whole_vectors(cols) + o * steps, packed, steps * width
+                at = j + size
+                if len(panel):
+                    _pack_block(b, b_k, b_n, k0, k0 + steps, o, width, cols, panel, none)
+                    right, j, soon = panel, none, b
+                    # Next come other columns, if k is all of a column, else a share of the next block's rows.
+                    at = (k0 + steps) * b_k + o * steps if b_n == 1 else (o + width) * b_n
                 product(
-                    source, places, none, count, start, none, none + 1, base, steps, walk, packed, j, width, bias, o,
-                    k0, y, targets, o, min(width, cols - o), packed, j + size, _next_panel(size, count),
+                    source, places, none, count, start, none, none + 1, base, steps, walk, right, j, width, bias, o,
+                    k0, y, targets, o, min(width, cols - o), soon, at, _next_panel(size, count),
                 )  # fmt: skip
                 o += width
 
@@ -332,6 +346,11 @@ def _multiply_once(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, co
         multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y)
 
 
+def _step(depth: int) -> int:
+    """Numbers of k that are walked at a time: up to DEPTH, in as many equal parts."""
+    return -(-max(depth, 1) // max(1, -(-depth // DEPTH)))
+
+
 def pack(b: np.ndarray, step: int | None = None) -> Packed:
     """`b` (K, N), float32, in the order in which a product reads it.
 
@@ -339,7 +358,7 @@ def pack(b: np.ndarray, step: int | None = None) -> Packed:
     """
     numbers, stride_k, stride_n = flat(b)
     depth, cols = b.shape
-    step = step or -(-max(depth, 1) // max(1, -(-depth // DEPTH)))
+    step = step or _step(depth)
     packed = aligned(depth * whole_vectors(cols))
     panels = -(-cols // (WIDEST * LANES))
 
@@ -359,16 +378,16 @@ def packed(b: np.ndarray) -> np.ndarray | Packed:
     return b if b.dtype != np.float32 or b.size == 0 or use_reference() else pack(b)
 
 
-def _blocks(rows: int, cols: int) -> tuple[int, int]:
-    """Rows and columns of a part of the result, of which each thread takes as many.
+def _blocks(rows: int, cols: int, most: int) -> tuple[int, int]:
+    """Rows and columns of a part of the result, of which each thread takes as many; a tall one has at most `most` rows.
 
     A tall result is cut into rows, for then a is read once; a wide one into columns, so that b is.
     """
     threads = get_num_threads()
     if rows < cols:
         panels = -(-cols // (WIDEST * LANES))
-        return -(-rows // -(-rows // (2 * ROW_BLOCK))), -(-panels // (4 * threads)) * WIDEST * LANES
-    return -(-rows // (-(-rows // (threads * ROW_BLOCK)) * threads)), cols
+        return -(-rows // -(-rows // (2 * most))), -(-panels // (4 * threads)) * WIDEST * LANES
+    return -(-rows // (-(-rows // (threads * most)) * threads)), cols
 
 
 def matmul(
@@ -412,16 +431,22 @@ def matmul(
         if rows + LANES < cols and rows * (depth + 2 * cols) < depth * cols:
             # The second factor is packed, so the smaller one shall be second: y = (bᵀ aᵀ)ᵀ.
             return np.add(matmul(b.T, a.T).T, bias, out=out)
-        b = pack(b)
-    row_block, block = (rows, cols) if work < SMALL else _blocks(rows, cols)
+        if b.size < LARGE or rows < ROW_BLOCK:
+            b = pack(b)
+    row_block, block = (rows, cols) if work < SMALL else _blocks(rows, cols, ROW_BLOCK)
+    panels, source, b_k, b_n, step, room = result[:0], result[:0], 0, 0, _step(depth), 0
+    if isinstance(b, Packed):
+        panels, step = b.data, b.step
+    else:  # each part of the result packs what it reads: tall parts, then, for that is seldom and little
+        row_block, block = _blocks(rows, cols, 2 * ROW_BLOCK)
+        (source, b_k, b_n), room = flat(b), step * WIDEST * LANES
     items = -(-rows // row_block) * -(-cols // block)
-    panels, step = b.data, b.step
 
     def body(first: int, last: int) -> None:
         space = scratch(0 if stride_k == 1 else whole_vectors(row_block) * step)
         _multiply(
-            first, last, space, left, stride_i, stride_k, rows, depth, step, cols, panels, bias, result, row_block,
-            block,
+            first, last, space, scratch(room, slot=1), left, stride_i, stride_k, rows, depth, step, cols, panels,
+            source, b_k, b_n, bias, result, row_block, block,
         )  # fmt: skip
 
     run(body, items, 1)
