@@ -87,3 +87,13 @@ def test_a_first_step_is_measured_with_an_empty_cache_and_with_a_filled_one():
     seconds = first.measure("fcdnn")
     assert set(seconds) == {"empty_cache", "second_process"}
     assert all(value > 0 for value in seconds.values())
+
+
+def test_of_several_starts_each_engines_quickest_counts(monkeypatch):
+    tries = [{"a": training.Measured([3.0, 3.0, 9.0]), "b": training.Measured([1.0])}]
+    tries += [{"a": training.Measured([2.0]), "b": training.Measured([4.0])}]
+    coming = iter(tries)
+    monkeypatch.setattr(training, "_started", lambda *asked: next(coming))
+    found = training.measure("fcdnn", ("a", "b"), starts=2)
+    assert {engine: measured.median for engine, measured in found.items()} == {"a": 2.0, "b": 1.0}
+    assert {engine: measured.starts for engine, measured in found.items()} == {"a": [3.0, 2.0], "b": [1.0, 4.0]}
