@@ -319,6 +319,17 @@ class TestModes:
         for tensor, before in zip((x, plus), kept):
             np.testing.assert_array_equal(tensor.data, before)
 
+    @pytest.mark.parametrize(("of_x", "of_norm"), [(np.float64, np.float64), (np.float32, np.float64)])
+    def test_image_by_image_or_not_a_norm_in_float64_is_as_exact(self, of_x, of_norm, rng):
+        conv, norm = nn.Conv2d(3, 8, 3, dtype=of_x), nn.BatchNorm2d(8, dtype=of_norm).eval()
+        norm.weight.data[:] = norm.running_mean[:] = rng.normal(size=8)
+        x = Tensor(rng.normal(size=(4, 3, 20, 20)).astype(of_x))
+        with tq.no_grad():
+            y = nn.conv_norm_relu(conv, norm, nn.ReLU(), x).data
+        expected = nn.ReLU()(norm(conv(x))).data
+        assert y.dtype == expected.dtype
+        np.testing.assert_array_equal(y, expected)
+
     def test_a_norm_that_learns_sees_the_batch_though_nothing_is_recorded(self, rng):
         conv, norm, x = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=1.0), Tensor(rng.normal(size=(4, 3, 20, 20)))
         with tq.no_grad():

@@ -213,6 +213,9 @@ def norm_relu(norm: Module, relu: Module, x: Tensor, plus: Tensor | None = None)
     return F.batch_norm_relu(**norm.arguments(x), plus=plus)
 
 
+_FLOAT32 = {np.dtype(np.float32)}
+
+
 def conv_norm_relu(
     conv: Module, norm: Module, relu: Module | None, x: Tensor, plus: Callable[[], Tensor] | None = None
 ) -> Tensor:
@@ -221,14 +224,14 @@ def conv_norm_relu(
     relu   None: nothing comes after the norm, and there is no `plus`
     plus   a shortcut, to be run after `conv`, as it stands in the formula
 
-    It can be where nothing is recorded and the norm evaluates; else, or if modules are not those of this file, they
-    run one after the other. The result is the same to the last bit.
+    It can be where nothing is recorded and the norm evaluates, in float32; else, or if modules are not those of this
+    file, they run one after the other. The result is the same to the last bit.
 
     >>> conv_norm_relu(Conv2d(3, 8, 3), BatchNorm2d(8), ReLU(), Tensor(np.zeros((1, 3, 5, 5)))).shape
     (1, 8, 3, 3)
     """
     plain = type(conv) is Conv2d and type(norm) is BatchNorm2d and (relu is None or type(relu) is ReLU)
-    if plain and is_unseen() and not norm.training:
+    if plain and is_unseen() and not norm.training and {x.dtype, conv.weight.dtype, norm.weight.dtype} == _FLOAT32:
         return conv(x, norm.then(-np.inf if relu is None else 0.0, plus() if plus else None))
     y = conv(x)
     return norm(y) if relu is None else norm_relu(norm, relu, y, plus() if plus else None)
