@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import numpy as np
@@ -329,6 +330,14 @@ class TestModes:
         expected = nn.ReLU()(norm(conv(x))).data
         assert y.dtype == expected.dtype
         np.testing.assert_array_equal(y, expected)
+
+    @pytest.mark.parametrize("size", [5, 20])
+    @pytest.mark.parametrize("recorded", [True, False])
+    def test_a_shortcut_of_another_shape_is_refused(self, recorded, size):
+        x, plus = (Tensor(np.zeros(shape, np.float32)) for shape in ((4, 3, size, size), (4, 8, size - 2, 1)))
+        conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()
+        with contextlib.nullcontext() if recorded else tq.no_grad(), pytest.raises(ValueError, match="shape"):
+            nn.conv_norm_relu(conv, norm, nn.ReLU(), x, lambda: plus)
 
     def test_a_norm_that_learns_sees_the_batch_though_nothing_is_recorded(self, rng):
         conv, norm, x = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=1.0), Tensor(rng.normal(size=(4, 3, 20, 20)))

@@ -104,6 +104,8 @@ def affine(
     >>> affine(x, mean, scale, shift).tolist(), affine(x, mean, scale, shift, floor=0).tolist()
     ([[-9.0], [11.0]], [[0.0], [11.0]])
     """
+    if plus is not None and plus.shape != x.shape:
+        raise ValueError(f"affine: plus has x's shape {x.shape}, got {plus.shape}")
     if not fast(x, mean, scale, shift) or (plus is not None and plus.dtype != np.float32):
         y = (table(x) - mean) * scale + shift
         return like(np.maximum(y if plus is None else y + table(plus), floor), x.shape)

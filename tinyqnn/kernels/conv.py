@@ -377,7 +377,10 @@ def _finish_all(y, first, last, norm, floor, plus):
     _finish(y, first, last, norm, floor, plus)
 
 
-def _after(then: channels.Affine | None = None, plus: np.ndarray | None = None) -> _After:
+def _after(shape: tuple[int, ...], then: channels.Affine | None = None, plus: np.ndarray | None = None) -> _After:
+    """What is done with a result of this shape (N, C, H, W)."""
+    if plus is not None and plus.shape != shape:
+        raise ValueError(f"what is added to a convolution has its result's shape {shape}, got {plus.shape}")
     norm = np.empty((3, 0), np.float32) if then is None else spread(then.mean, then.scale, then.shift)
     flat = np.empty(0, np.float32) if plus is None else _channels_last(plus).reshape(-1)
     return _After(norm, np.float32(-np.inf if then is None else then.floor), flat)
@@ -506,9 +509,10 @@ def conv2d(
         return y if then is None else channels.affine(y, *then)
     (n, _, h, wid), (o, c_in, kh, kw) = x.shape, w.shape
     ho, wo = conv2d_output_size((h, wid), (kh, kw), stride, padding, dilation)
-    if then is not None and n * ho * wo * o < channels.LEAST:
+    plus = None if then is None else then.plus
+    if then is not None and (n * ho * wo * o < channels.LEAST or (plus is not None and plus.dtype != np.float32)):
         return channels.affine(conv2d(x, w, b, stride, padding, dilation, groups), *then)
-    after = _after(then, None if then is None else then.plus)
+    after = _after((n, o, ho, wo), then, plus)
     if _is_product(w.shape, c_in, stride, padding, groups):
         y = matmul(_pixels(x), w.reshape(o, c_in).T, b).reshape(-1, h, wid, o)
         return after.whole(y).transpose(0, 3, 1, 2)
@@ -541,7 +545,7 @@ def conv2d_grad_input(
     if use_reference() or not gy.dtype == w.dtype == np.float32:
         gx = reference.conv2d_grad_input(gy, w, x_shape, stride, padding, dilation, groups)
         return gx if plus is None else gx + plus
-    after = _after(plus=plus)
+    after = _after(x_shape, plus=plus)
     (c, h, wid), (o, c_in, kh, kw) = x_shape[1:], w.shape
     if _is_product(w.shape, o, stride, padding, groups):
         gx = matmul(_pixels(gy), w.reshape(o, c_in)).reshape(-1, h, wid, c)
@@ -551,7 +555,7 @@ def conv2d_grad_input(
         plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, o), o)
         if o == c:
             return _run_depthwise(plan, _channels_last(gy), w, None, after, (h, wid, o)).transpose(0, 3, 1, 2)
-        gx = _run_depthwise(plan, _channels_last(gy), w, None, _after(), (h, wid, o))
+        gx = _run_depthwise(plan, _channels_last(gy), w, None, _after(x_shape), (h, wid, o))
         return after.whole(gx.reshape(-1, h, wid, c, o // c).sum(axis=4)).transpose(0, 3, 1, 2)
     plan = _plan(rows, cols, kw, (*gy.shape[2:], o), (h, wid, c), groups)
     strides = (o // groups * c_in * kh * kw, kh * kw, c_in * kh * kw)
