@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tinyqnn.kernels import conv, gemm, jit
+from tinyqnn.kernels import conv, gemm, jit, loops
 
 
 def compile_all():
@@ -74,6 +74,24 @@ def test_depthwise_convolution(poisoned, rng):
         assert np.isfinite(y).all()
         assert np.isfinite(conv.conv2d_grad_input(g, w, x.shape, *window)).all()
         assert np.isfinite(conv.conv2d_grad_weight(g, x, w.shape, *window)).all()
+
+
+@pytest.mark.parametrize("size", [6, 7])  # windows that tile the image, and some that leave a row and a column over
+def test_pooling(poisoned, rng, size):
+    x = image(rng, 2, 16, size, size)
+    window = ((2, 2), (2, 2), (0, 0))
+    y, winner = loops.max_pool(x, *window)
+    g = image(rng, *y.shape)
+    gx = loops.max_pool_grad(g, winner, x.shape, *window)
+    np.testing.assert_allclose(gx.sum(axis=(2, 3)), g.sum(axis=(2, 3)), rtol=1e-5, atol=1e-5)
+    assert not gx[:, :, 6:].any()
+    assert not gx[:, :, :, 6:].any()
+
+
+def test_a_product_whose_second_factor_is_packed_as_it_is_used(poisoned, rng):
+    a, b = rng.standard_normal((250, 400), dtype=np.float32), rng.standard_normal((400, 1400), dtype=np.float32)
+    for right in (b, b.T.copy().T):
+        assert np.isfinite(gemm.matmul(a, right)).all()
 
 
 def test_products(poisoned, rng):

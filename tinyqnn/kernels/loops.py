@@ -361,7 +361,7 @@ def max_pool(
 
 
 @jit
-def _max_pool_grad(g, winner, out, kh, kw, sh, sw, ph, pw, first, last):
+def _max_pool_grad(g, winner, out, kh, kw, sh, sw, ph, pw, once, first, last):
     height, width, channels = out.shape[1:]
     for n in range(first, last):
         for i in range(g.shape[1]):
@@ -376,8 +376,12 @@ def _max_pool_grad(g, winner, out, kh, kw, sh, sw, ph, pw, first, last):
                         if column < 0 or column >= width:
                             continue
                         here, number = out[n, row, column], np.uint8(u * kw + v)
-                        for c in range(channels):  # where it is not the winner 0 is added: no branch, whole vectors
-                            here[c] += grad[c] if place[c] == number else np.float32(0)
+                        if once:
+                            for c in range(channels):
+                                here[c] = np.float32(0) + (grad[c] if place[c] == number else np.float32(0))
+                        else:
+                            for c in range(channels):  # not the winner: 0 is added, so that vectors are whole
+                                here[c] += grad[c] if place[c] == number else np.float32(0)
 
 
 def max_pool_grad(
@@ -390,7 +394,8 @@ def max_pool_grad(
 ) -> Array:
     """Each gradient goes to where the maximum was: (N, C, H', W') -> (N, C, H, W)."""
     n, c, h, w = shape
-    out = np.zeros((n, h, w, c), g.dtype)
+    once = kernel == stride and padding == (0, 0) and h % kernel[0] == 0 == w % kernel[1]  # each pixel is in one window
+    out = (np.empty if once else np.zeros)((n, h, w, c), g.dtype)
     pixels, places = np.ascontiguousarray(g.transpose(0, 2, 3, 1)), np.ascontiguousarray(winner.transpose(0, 2, 3, 1))
-    run(lambda first, last: _max_pool_grad(pixels, places, out, *kernel, *stride, *padding, first, last), n)
+    run(lambda first, last: _max_pool_grad(pixels, places, out, *kernel, *stride, *padding, once, first, last), n)
     return out.transpose(0, 3, 1, 2)
