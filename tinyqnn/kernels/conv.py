@@ -18,6 +18,8 @@ Tables of addresses for the pixels and the runs say which, so the one product of
 stride, dilation or number of groups. An image that needs a border is first copied into a zero-bordered work space that
 stays in the core's own cache. Patches (im2col) are never stored. Where every channel has a kernel of its own
 (depthwise) there is no matrix to multiply by: channels go on the lanes, and the taps are added one after the other.
+What comes after it, a norm in evaluation or a gradient from elsewhere, is done with a few images at a time, as soon as
+they are made; meanwhile the next are asked for.
 Where the processor has tile registers, images of sixteen channels and more are theirs: `thirdconv.py`, `thirdgrad.py`.
 
 The reading copy is `reference.py`; it also does the work in float64.
@@ -611,9 +613,8 @@ def _grad_weight(
     c_out, chunk, parts, places,
 ):  # fmt: skip
     """Sums over slices first … last of the images, each in its own part (G, kh·kw·C, O) of `parts`."""
-    n_images, n_slices = len(x) // (size[0] * size[1] * size[2]), parts.shape[0]
-    ho, wo = gy_size
-    image = size[0] * size[1] * size[2]
+    image, n_slices = size[0] * size[1] * size[2], parts.shape[0]
+    n_images, (ho, wo) = len(x) // image, gy_size
     depth, width_all = parts.shape[2], parts.shape[3]
     flat = parts.reshape(-1)
     for part in range(first, last):
@@ -623,7 +624,7 @@ def _grad_weight(
             space[:] = 0.0
         for n0 in range(m0, m1, batch):
             n1 = min(n0 + batch, m1)
-            a, a0 = x, n0 * size[0] * size[1] * size[2]
+            a, a0 = x, n0 * image
             if slab:
                 _fill_slabs(space, x, n0, n1, batch, size, corner, padded, slab)
                 a, a0 = space, 0
@@ -694,10 +695,10 @@ def _entries(plan: Plan, batch: int, row_taps: Taps, col_taps: Taps, groups: int
     """Where the entries (group, tap, channel) of a filter lie in a work space of `batch` images, from a pixel on."""
     (hp, wp), (top, left), c = plan.padded, plan.corner, plan.size[2]
     taps = np.array([(top + dh) * wp + left + dw for _, dh in row_taps for _, dw in col_taps])[:, None]
-    channels = np.arange(c).reshape(groups, 1, -1)
+    channel = np.arange(c).reshape(groups, 1, -1)
     if slab == 0:
-        return (taps * c + channels).ravel()
-    return ((channels // slab * batch * hp * wp + taps) * slab + channels % slab).ravel()
+        return (taps * c + channel).ravel()
+    return ((channel // slab * batch * hp * wp + taps) * slab + channel % slab).ravel()
 
 
 def _parts_of_grad_weight(plan, row_taps, col_taps, gy, x, c_in, stride, groups, n_slices):
@@ -718,9 +719,8 @@ def _parts_of_grad_weight(plan, row_taps, col_taps, gy, x, c_in, stride, groups,
         space = scratch(batch * hp * wp * -(-c // slab) * slab if slab else 0)
         space_gy = scratch(0 if is_panel else batch * ho * wo * groups * width_all, slot=1)
         _grad_weight(
-            first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, entries,
-            starts, stride[1] * pixel, gy_flat, (ho, wo), groups, c_out, max(1, L1_PIXELS // wo), parts,
-            places,
+            first, last, space, space_gy, batch, source, plan.size, plan.corner, plan.padded, slab, entries, starts,
+            stride[1] * pixel, gy_flat, (ho, wo), groups, c_out, max(1, L1_PIXELS // wo), parts, places,
         )  # fmt: skip
 
     run(body, n_slices, 1, work=n * ho * wo * groups * depth * width_all)

@@ -1,9 +1,10 @@
 """A matrix product is many small ones: tiles of the result that stay in registers while a column times a row is added.
 
-`c[i, j] = Σ_k a[i, k] · b[k, j]`. The second factor is packed once into panels up to four vectors wide, so that the row
-of a panel is a few aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
+`c[i, j] = Σ_k a[i, k] · b[k, j]`. The second factor is packed into panels up to four vectors wide, so that the row of a
+panel is a few aligned loads; the first is only addressed, through its two strides, so `a.T` costs nothing. `k` is
 walked in blocks, so that a panel's block stays in the nearest cache while all rows pass by; meanwhile the next one is
-asked for, tile by tile, for the processor's own guess comes too late.
+asked for, tile by tile, for the processor's own guess comes too late. A factor is packed once for all rows; but one
+that no cache holds would only be written to be read again, so whoever is about to read a panel of it packs that.
 
 A product of matrices that fit a core's cache is one call of `multiply_small` instead: one thread, one block, and b may
 be read where it is if its rows lie in memory as rows of whole vectors, which pays where a has few rows. Where the

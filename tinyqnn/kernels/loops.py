@@ -178,6 +178,7 @@ def _relu_grad(g, y, first, last, out):
 
 @jit(fastmath={"contract"})
 def _column_sums(g, x, y, kept, first, last, chunk, mean, scale, shift, floor, parts):
+    """`kept` is g itself if there is no y, else it comes to be g where y > 0."""
     span, none = len(mean), np.float32(0)
     total, products = np.empty(span, np.float32), np.empty(span, np.float32)
     for part in range(first, last):
