@@ -230,7 +230,10 @@ def column_sums(
     With y, over those where y > 0; and g there, else 0, is the third result.
     """
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
-    kept, flat_y = (g, np.empty(0, np.float32)) if y is None else (aligned(g.size), np.ascontiguousarray(y).reshape(-1))
+    if y is None:  # of one type with what is written to, in compiled code
+        kept, flat_y = g if g.flags.writeable else g.copy(), np.empty(0, np.float32)
+    else:
+        kept, flat_y = aligned(g.size), np.ascontiguousarray(y).reshape(-1)
     walk, floor = _Walk(x), np.float32(floor)
     vectors, flat_g, flat_x, flat_kept = spread(mean, scale, shift), g.reshape(-1), x.reshape(-1), kept.reshape(-1)
     sums = walk.sums(
