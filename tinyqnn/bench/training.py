@@ -7,7 +7,7 @@ Every network is timed twice: one training step, and one evaluation of the same 
 
 Each engine runs in a process of its own, and the two take turns step by step, so that neither the other's threads nor
 a busy minute of the machine count for one side only. A process keeps the memory it began with, and with that its pace:
-an evaluation in PyTorch may take 50 ms in one and 100 in the next. So beside PyTorch each engine is started three
+an evaluation in PyTorch may take twice as long in one as in the next. So beside PyTorch each engine is started three
 times, and its quickest start counts.
 """
 

@@ -94,11 +94,8 @@ def affine(
     shift: Array,
     floor: float = -np.inf,
     plus: Array | None = None,
-    inplace: bool = False,
 ) -> Array:
     """max((x − mean) · scale + shift + plus, floor), with one mean, scale and shift a channel: (N, C, …) -> the same.
-
-    inplace   the result may be written over x, which halves what goes through the memory
 
     >>> x, mean, scale, shift = np.array([[1.0], [3.0]]), np.array([2.0]), np.array([10.0]), np.array([1.0])
     >>> affine(x, mean, scale, shift).tolist(), affine(x, mean, scale, shift, floor=0).tolist()
@@ -110,7 +107,7 @@ def affine(
         y = (table(x) - mean) * scale + shift
         return like(np.maximum(y if plus is None else y + table(plus), floor), x.shape)
     plus = None if plus is None else table(plus)
-    return like(kernels.loops.column_affine(table(x), mean, scale, shift, floor, plus, inplace), x.shape)
+    return like(kernels.loops.column_affine(table(x), mean, scale, shift, floor, plus), x.shape)
 
 
 def _kept(g: Array, x: Array, mean: Array, scale: Array, shift: Array, floor: float) -> Array:

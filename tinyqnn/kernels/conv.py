@@ -38,7 +38,7 @@ import numpy as np
 from tinyqnn.kernels import channels, reference, thirdconv, thirdgrad, tiles, use_reference
 from tinyqnn.kernels.gemm import LINE_ROWS, WIDEST, matmul, panel_width, product, product_line, product_pixels
 from tinyqnn.kernels.jit import aligned, jit, run, scratch
-from tinyqnn.kernels.loops import add_to, column_affine_over, spread
+from tinyqnn.kernels.loops import add_to, column_affine_over, pieces, spread
 from tinyqnn.kernels.reference import conv2d_output_size
 from tinyqnn.kernels.simd import (
     LANES,
@@ -66,8 +66,6 @@ L1_PIXELS = 128  # pixels summed into a tile of gw at a time, so that they stay 
 READ_ONCE = 8  # products that go by while a depthwise kernel fetches a number, of which it makes one product only
 DEPTHWISE_PIXELS = 8  # pixels that a depthwise kernel holds in registers
 DEPTHWISE_TAPS = 9  # taps of which it holds the sums: a 3×3 kernel in one go
-
-PIECE = 1 << 18  # numbers of a result that a thread finishes at a time, where that is not done image by image
 
 reorders = 0
 """How many arrays were copied because they were not channels-last in memory; a training step should add none."""
@@ -243,7 +241,7 @@ def _fill(space, x, n0, n1, size, corner, padded):
             copy(space, s, x, t, w * c)
 
 
-@jit(inner=True)
+@jit
 def _finish(y, first, last, norm, floor, plus):
     """What comes after a convolution, done with y[first:last] while that is near; see `_After`."""
     if norm.shape[1]:
@@ -366,17 +364,13 @@ class _After(NamedTuple):
         """Do it with all of y (N, H, W, C), in place."""
         flat = y.reshape(-1)
         if self.norm.size or self.plus.size:
-            size = -(-PIECE // y.shape[3]) * y.shape[3]
+            width = y.shape[3]
             run(
-                lambda first, last: _finish_all(flat, first * size, min(last * size, y.size), *self),
-                -(-y.size // size),
+                lambda first, last: _finish(flat, first * width, last * width, *self),
+                y.size // width,
+                -(-pieces(y.size) // width),
             )
         return y
-
-
-@jit
-def _finish_all(y, first, last, norm, floor, plus):
-    _finish(y, first, last, norm, floor, plus)
 
 
 def _after(shape: tuple[int, ...], then: channels.Affine | None = None, plus: np.ndarray | None = None) -> _After:

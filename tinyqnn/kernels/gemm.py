@@ -434,13 +434,13 @@ def matmul(
             return np.add(matmul(b.T, a.T).T, bias, out=out)
         if b.size < LARGE or rows < ROW_BLOCK:
             b = pack(b)
-    row_block, block = (rows, cols) if work < SMALL else _blocks(rows, cols, ROW_BLOCK)
-    panels, source, b_k, b_n, step, room = result[:0], result[:0], 0, 0, _step(depth), 0
     if isinstance(b, Packed):
-        panels, step = b.data, b.step
+        row_block, block = (rows, cols) if work < SMALL else _blocks(rows, cols, ROW_BLOCK)
+        panels, step, source, b_k, b_n, room = b.data, b.step, result[:0], 0, 0, 0
     else:  # each part of the result packs what it reads: tall parts, then, for that is seldom and little
         row_block, block = _blocks(rows, cols, 2 * ROW_BLOCK)
-        (source, b_k, b_n), room = flat(b), step * WIDEST * LANES
+        panels, step, (source, b_k, b_n) = result[:0], _step(depth), flat(b)
+        room = step * WIDEST * LANES
     items = -(-rows // row_block) * -(-cols // block)
 
     def body(first: int, last: int) -> None:

@@ -141,23 +141,12 @@ def column_affine_over(y, plus, first, last, mean, scale, shift, floor):
                 ys[j] = floor if value <= floor else value
 
 
-def column_affine(
-    x: Array, mean: Array, scale: Array, shift: Array, floor: float, plus: Array | None, inplace: bool = False
-) -> Array:
-    """max((x − mean) · scale + shift + plus, floor), one mean, scale and shift a column; over x, if `inplace`."""
+def column_affine(x: Array, mean: Array, scale: Array, shift: Array, floor: float, plus: Array | None) -> Array:
+    """max((x − mean) · scale + shift + plus, floor), one mean, scale and shift a column."""
     x = np.ascontiguousarray(x)
     flat_plus = np.empty(0, np.float32) if plus is None else np.ascontiguousarray(plus).reshape(-1)
     walk, floor, flat_x = _Walk(x), np.float32(floor), x.reshape(-1)
-    vectors, chunk = spread(mean, scale, shift), walk.chunk
-    if inplace:
-        run(
-            lambda first, last: column_affine_over(
-                flat_x, flat_plus, first * chunk, min(last * chunk, x.size), *vectors, floor
-            ),
-            walk.chunks,
-        )
-        return x
-    y = aligned(x.size).reshape(x.shape)
+    vectors, y = spread(mean, scale, shift), aligned(x.size).reshape(x.shape)
     flat_y = y.reshape(-1)
     run(
         lambda first, last: _column_affine(flat_x, flat_plus, first, last, walk.chunk, *vectors, floor, flat_y),
