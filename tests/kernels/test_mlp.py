@@ -50,13 +50,14 @@ def test_one_call_equals_layer_by_layer_to_the_last_bit_on_one_thread_and_on_mor
     x = rng.normal(size=(rows, sizes[0])).astype(np.float32)
     g = rng.normal(size=(rows, sizes[-1])).astype(np.float32)
     expected = layer_by_layer(x, weights, offsets, g)
-    assert mlp.fits(x, weights, offsets)
+    assert mlp.Layers(x, weights, offsets).fit
     few, threads = mlp.FEW, jit.get_num_threads()
     try:
         for mlp.FEW, many in ((0, 2), (0, 3), (few, threads), (0, 1)):
             jit.set_num_threads(many)
-            y, hidden = mlp.forward(x, weights, offsets)
-            assert_same((y, *mlp.backward(g, x, hidden, weights)), expected)
+            layers = mlp.Layers(x, weights, offsets)
+            y, hidden = mlp.forward(layers)
+            assert_same((y, *mlp.backward(g, layers, hidden)), expected)
     finally:
         mlp.FEW = few
         jit.set_num_threads(threads)
@@ -65,10 +66,11 @@ def test_one_call_equals_layer_by_layer_to_the_last_bit_on_one_thread_and_on_mor
 def test_what_nobody_asks_for_is_not_computed(rng):
     weights, biases = network([3, 20, 2], True, rng)
     x = rng.normal(size=(7, 3)).astype(np.float32)
-    y, hidden = mlp.forward(x, weights, biases)
-    gx, gw, gb = mlp.backward(np.ones_like(y), x, hidden, weights)
-    assert mlp.backward(np.ones_like(y), x, hidden, weights, need_x=False)[0] is None
-    without_weights = mlp.backward(np.ones_like(y), x, hidden, weights, need_w=False)
+    layers = mlp.Layers(x, weights, biases)
+    y, hidden = mlp.forward(layers)
+    gx, gw, gb = mlp.backward(np.ones_like(y), layers, hidden)
+    assert mlp.backward(np.ones_like(y), layers, hidden, need_x=False)[0] is None
+    without_weights = mlp.backward(np.ones_like(y), layers, hidden, need_w=False)
     np.testing.assert_array_equal(without_weights[0], gx)
     assert without_weights[1:] == ([], [])
     assert len(gw) == len(gb) == 2
@@ -77,10 +79,11 @@ def test_what_nobody_asks_for_is_not_computed(rng):
 def test_a_gradient_may_lie_in_memory_as_it_likes(rng):
     weights, biases = network([3, 20, 2], True, rng)
     x = rng.normal(size=(7, 3)).astype(np.float32)
-    _, hidden = mlp.forward(x, weights, biases)
+    layers = mlp.Layers(x, weights, biases)
+    _, hidden = mlp.forward(layers)
     for g in (np.broadcast_to(np.float32(2), (7, 2)), rng.normal(size=(2, 7)).astype(np.float32).T):
-        expected = mlp.backward(np.ascontiguousarray(g), x, hidden, weights)
-        assert_same((None, *mlp.backward(g, x, hidden, weights)), (None, *expected))
+        expected = mlp.backward(np.ascontiguousarray(g), layers, hidden)
+        assert_same((None, *mlp.backward(g, layers, hidden)), (None, *expected))
 
 
 def test_close_to_float64(rng):
@@ -90,14 +93,15 @@ def test_close_to_float64(rng):
     for layer, (w, b) in enumerate(zip(weights, biases)):
         h, size = h @ w.T.astype(np.float64) + b, size @ abs(w.T.astype(np.float64)) + abs(b)
         h = np.maximum(h, 0) if layer < 2 else h
-    assert (abs(mlp.forward(x, weights, biases)[0] - h) <= TOLERANCE * size).all()
+    assert (abs(mlp.forward(mlp.Layers(x, weights, biases))[0] - h) <= TOLERANCE * size).all()
 
 
 def test_nan_stays_nan_and_gets_no_gradient_through_a_relu():
     weights = [np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)]
     x = np.array([[np.nan], [1.0]], np.float32)
-    y, hidden = mlp.forward(x, weights, [None, None])
-    gx, _, _ = mlp.backward(np.ones_like(y), x, hidden, weights)
+    layers = mlp.Layers(x, weights, [None, None])
+    y, hidden = mlp.forward(layers)
+    gx, _, _ = mlp.backward(np.ones_like(y), layers, hidden)
     assert np.isnan(y[0, 0])
     assert gx.tolist() == [[0.0], [1.0]]
 
@@ -110,8 +114,9 @@ def test_a_thousand_short_calls_that_threads_share_end_and_agree(rng):
         mlp.FEW, found = 0, set()
         jit.set_num_threads(2)
         for _ in range(1000):
-            y, hidden = mlp.forward(x, weights, biases)
-            gx, gw, gb = mlp.backward(np.ones_like(y), x, hidden, weights)
+            layers = mlp.Layers(x, weights, biases)
+            y, hidden = mlp.forward(layers)
+            gx, gw, gb = mlp.backward(np.ones_like(y), layers, hidden)
             found.add(b"".join(a.tobytes() for a in (y, gx, *gw, *gb)))
     finally:
         mlp.FEW = few
@@ -123,7 +128,7 @@ def test_a_thousand_short_calls_that_threads_share_end_and_agree(rng):
 def test_what_does_not_fit_one_call_is_said_not_to(case, rng):
     weights, biases = network([3, 20, 2], True, rng)
     x = rng.normal(size=(7, 3)).astype(np.float32)
-    assert mlp.fits(x, weights, biases)
+    assert mlp.Layers(x, weights, biases).fit
     if case == "float64":
         weights[1] = weights[1].astype(np.float64)
     elif case == "a view":
@@ -132,4 +137,4 @@ def test_what_does_not_fit_one_call_is_said_not_to(case, rng):
         x = np.zeros((gemm.SMALL, 3), np.float32)
     else:
         x = x[:0]
-    assert not mlp.fits(x, weights, biases)
+    assert not mlp.Layers(x, weights, biases).fit

@@ -9,25 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinyqnn import kernels
-from tinyqnn.functional.conv import check_linear, linear, linear_relu
+from tinyqnn.functional.conv import linear, linear_relu
 from tinyqnn.tensor import Array, Function, Node, Tensor
 
 
 class MLP(Function):
-    """hₗ = max(hₗ₋₁ Wₗᵀ + bₗ, 0), and in the last layer h Wᵀ + b. The arguments are x, all weights, then all biases."""
+    """hₗ = max(hₗ₋₁ Wₗᵀ + bₗ, 0), and in the last layer h Wᵀ + b. The arguments are x, all weights, then all biases.
+
+    layers   the same, looked over
+    """
 
     @staticmethod
-    def forward(ctx: Node, x: Array, *parameters: Array | None) -> Array:
-        layers = len(parameters) // 2
-        y, hidden = kernels.mlp.forward(x, parameters[:layers], parameters[layers:])
-        ctx.save(x, hidden, parameters[:layers])
+    def forward(ctx: Node, x: Array, *parameters: Array | None, layers: kernels.mlp.Layers) -> Array:
+        y, hidden = kernels.mlp.forward(layers)
+        ctx.save(layers, hidden)
         return y
 
     @staticmethod
     def backward(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
-        x, hidden, weights = ctx.saved
+        layers, hidden = ctx.saved
         need_x, *needed = ctx.needs_input_grad
-        grad_x, of_weights, of_biases = kernels.mlp.backward(grad, x, hidden, weights, need_x, True in needed)
+        grad_x, of_weights, of_biases = kernels.mlp.backward(grad, layers, hidden, need_x, True in needed)
         return grad_x, *[g if need else None for g, need in zip([*of_weights, *of_biases], needed)]
 
 
@@ -49,12 +51,11 @@ def mlp(input: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
     """
     if len(weights) != len(biases) or not weights:
         raise ValueError(f"mlp: one bias, or None, for each weight, got {len(weights)} weights, {len(biases)} biases")
-    shape = input.data.shape
-    for weight, bias in zip(weights, biases):
-        shape = check_linear(shape, weight, bias)
-    arrays = [w.data for w in weights], [None if b is None else b.data for b in biases]
-    if len(weights) > 1 and input.ndim == 2 and kernels.mlp.fits(input.data, *arrays):
-        return MLP.apply(input, *weights, *biases)
+    if len(weights) > 1:
+        arrays = [w.data for w in weights], [None if b is None else b.data for b in biases]
+        layers = kernels.mlp.Layers(input.data, *arrays)
+        if layers.fit:
+            return MLP.apply(input, *weights, *biases, layers=layers)
     h = input
     for weight, bias in zip(weights[:-1], biases):
         h = linear_relu(h, weight, bias)

@@ -7,7 +7,9 @@ a vector of addresses instead. Python has to keep the arrays alive, and contiguo
     x = numbers_at(p[i], n)               in a kernel: the first n float32 numbers of array i
 
 An `id` is where the array object is, and the one address that Python tells in no time. The object is a head, as every
-object of Python has it, and then for an array a word that leads to its numbers.
+object of Python has it, whose last word is its type, and then, for an array, words that tell where its numbers are, how
+many axes there are, where their lengths and their strides stand, whose memory it is, the type of its numbers, and flags
+(NumPy's `PyArrayObject_fields`, which extensions are compiled with and so never changes).
 """
 
 # mypy: allow-untyped-defs
@@ -23,7 +25,7 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import use_reference
 
-__all__ = ["address", "fast", "numbers_at"]
+__all__ = ["PLAIN", "address", "axes", "fast", "length", "numbers_at", "plain"]
 
 FLOAT32 = np.dtype(np.float32)  # to compare with this takes half as long as with the type
 
@@ -55,6 +57,8 @@ def address(array: np.ndarray) -> int:
 
 
 HEAD = object.__basicsize__  # bytes
+TYPE, AXES, LENGTHS, KIND, FLAGS = -1, 1, 2, 5, 6  # words from the head's end on
+CONTIGUOUS = 0x101  # in C's order, and where a number may begin
 
 
 @intrinsic
@@ -73,3 +77,40 @@ def _numbers_of(typingctx: Any, address: Any) -> Any:
 def numbers_at(address, size):
     """The first `size` float32 numbers of the array at an address, in compiled code."""
     return numba.carray(_numbers_of(address), (size,))
+
+
+@intrinsic
+def _word(typingctx: Any, address: Any, place: Any) -> Any:
+    """Word number `place` behind an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(builder.gep(builder.inttoptr(args[0], args[0].type.as_pointer()), [args[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@numba.njit(forceinline=True)
+def plain(address, array, float32):
+    """Is at this address a contiguous array of float32? Nothing but the object's head is read before it is an array.
+
+    array, float32   where NumPy's type of arrays and that of their numbers are, `PLAIN`
+    """
+    head = address + HEAD
+    if _word(head, TYPE) != array or _word(head, KIND) != float32:
+        return False
+    return _word(head, FLAGS) & CONTIGUOUS == CONTIGUOUS
+
+
+PLAIN = id(np.ndarray), id(FLOAT32)
+
+
+@numba.njit(forceinline=True)
+def axes(address):
+    """How many axes the array at an address has."""
+    return _word(address + HEAD, AXES) & 0xFFFFFFFF
+
+
+@numba.njit(forceinline=True)
+def length(address, axis):
+    """How long an axis of the array at an address is."""
+    return _word(_word(address + HEAD, LENGTHS), axis)

@@ -19,15 +19,18 @@ from numba.extending import intrinsic
 from tinyqnn.kernels import simd
 from tinyqnn.kernels.jit import jit
 
-__all__ = ["ahead", "ahead_of_writing", "ask"]
+__all__ = ["ahead", "ahead_of_writing", "ask", "ask_far"]
 
 _DISTANCE = 2048  # numbers: two pages of float32
 _LINE = 16  # of them fill a cache line
 
 
 @intrinsic(prefer_literal=True)
-def _fetch(typingctx: Any, x: Any, i: Any, to_write: Any) -> Any:
-    """Have the cache line of `x[i]` brought near, for writing if `to_write` is 1; there need be no such element."""
+def _fetch(typingctx: Any, x: Any, i: Any, to_write: Any, nearness: Any) -> Any:
+    """Have the cache line of `x[i]` brought to the nearest cache (nearness 3) or to the next (2); there need be none.
+
+    to_write   1 if it will be written to
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = simd._at(builder, simd._data(context, builder, sig.args[0], args[0]), args[1])
@@ -35,17 +38,24 @@ def _fetch(typingctx: Any, x: Any, i: Any, to_write: Any) -> Any:
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(prefetch, [address, number(to_write.literal_value), number(3), number(1)])  # nearest cache; data
+        builder.call(prefetch, [address, number(to_write.literal_value), number(nearness.literal_value), number(1)])
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, to_write), codegen
+    return types.void(x, types.intp, to_write, nearness), codegen
 
 
 @jit(inner=True)
 def ask(x, first, last):
     """Soon to read `x[first:last]`, float32."""
     for i in range(first, last, _LINE):
-        _fetch(x, i, 0)
+        _fetch(x, i, 0, 3)
+
+
+@jit(inner=True)
+def ask_far(x, first, last):
+    """Not so soon to read `x[first:last]`, which would drive from the nearest cache what is read until then."""
+    for i in range(first, last, _LINE):
+        _fetch(x, i, 0, 2)
 
 
 @jit(inner=True)
@@ -58,4 +68,4 @@ def ahead(x, first, last):
 def ahead_of_writing(x, first, last):
     """Soon to write to `x[first:last]`, float32: have other cores let go of it."""
     for i in range(first, last, _LINE):
-        _fetch(x, i, 1)
+        _fetch(x, i, 1, 3)

@@ -29,7 +29,7 @@ import numpy as np
 
 from tinyqnn.kernels import reference, thirdgemm, use_reference
 from tinyqnn.kernels.addresses import fast
-from tinyqnn.kernels.ahead import ask
+from tinyqnn.kernels.ahead import ask, ask_far
 from tinyqnn.kernels.jit import aligned, get_num_threads, jit, run, scratch
 from tinyqnn.kernels.simd import (
     LANES,
@@ -58,8 +58,8 @@ SMALL = 4_000_000
 LARGE = 1 << 19  # numbers of a factor that would leave the nearer caches before it is read, packed for all
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
-TILE_ROWS = 6  # of its tile
-FEW = 60  # places: ten of those tiles
+TILE_ROWS = 5 if REGISTERS == 32 else 6  # of the tile that is widest where these have been chosen
+FEW = 60  # places: ten tiles and more
 
 
 @jit(inner=True)
@@ -77,12 +77,15 @@ def _make_product(rows: int, cols: int) -> Any:
     @jit(inner=True)
     def product(
         a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes,
-        soon, at, size,
+        soon, at, size, far,
     ):  # fmt: skip
         share = size * rows // max(last - first, 1)
         for p in range(first, last, rows):
             row, y_row = offsets(places, p, last - 1, rows), offsets(targets, p, last - 1, rows)
-            ask(soon, at, at + share)
+            if far:
+                ask_far(soon, at, at + share)
+            else:
+                ask(soon, at, at + share)
             at += share
             if add:
                 acc = load_tile(y, y_row, q, cols, lanes)
@@ -146,8 +149,9 @@ def product_pixels(
         store_tile(acc, y, y_row, q, lanes)
 
 
-# More rows than 8 do not find room for their addresses in the processor's other registers.
-_product1 = _make_product(8 if REGISTERS == 32 else 6, 1)
+# More rows than 8 do not find room for their addresses in the processor's other registers; with so little to do in each
+# row as in the first, not more than 6.
+_product1 = _make_product(6, 1)
 _product2 = _make_product(8 if REGISTERS == 32 else TILE_ROWS, 2)
 _product3 = _make_product(8 if REGISTERS == 32 else 4, 3)
 _product4 = _make_product(TILE_ROWS if REGISTERS == 32 else 3, 4)
@@ -164,7 +168,7 @@ def panel_width(lanes):
 @jit(inner=True)
 def product(
     a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes,
-    soon, at, size,
+    soon, at, size, far,
 ):  # fmt: skip
     """A strip of a product: places first … last times one panel of b.
 
@@ -174,27 +178,27 @@ def product(
 
     where j begins at j0 and moves on by `pitch`, a row of b, each step, and start is what `y` held (`add`), else
     `bias[o + lane]`. Of the panel's lanes the first `lanes` are written. Meanwhile what is wanted next is asked for, a
-    share with each tile: `size` numbers of `soon`, from number `at` on.
+    share with each tile: `size` numbers of `soon`, from number `at` on, to the nearest cache or, `far`, to the next.
     """
     if WIDEST == 4 and lanes > 3 * LANES:
         _product4(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size,
+            lanes, soon, at, size, far,
         )  # fmt: skip
     elif WIDEST == 4 and lanes > 2 * LANES:
         _product3(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size,
+            lanes, soon, at, size, far,
         )  # fmt: skip
     elif lanes > LANES:
         _product2(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size,
+            lanes, soon, at, size, far,
         )  # fmt: skip
     else:
         _product1(
             a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size,
+            lanes, soon, at, size, far,
         )  # fmt: skip
 
 
@@ -292,7 +296,7 @@ def _multiply(
                     at = (k0 + steps) * b_k + o * steps if b_n == 1 else (o + width) * b_n
                 product(
                     source, places, none, count, start, none, none + 1, base, steps, walk, right, j, width, bias, o,
-                    k0, y, targets, o, min(width, cols - o), soon, at, _next_panel(size, count),
+                    k0, y, targets, o, min(width, cols - o), soon, at, _next_panel(size, count), False,
                 )  # fmt: skip
                 o += width
 
@@ -306,8 +310,8 @@ def pack_small(b, stride_b, stride_n, depth, cols, packed):
 
 
 @jit(inner=True)
-def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, relu, y):
-    """The whole of y = a @ b + bias, or the larger of that and 0.
+def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, relu, y, soon):
+    """The whole of y = a @ b + bias, or the larger of that and 0; meanwhile all of `soon` is asked for.
 
     b is packed if its pitch, the numbers from one row to the next, is 0. A transposed a is gathered first: its rows
     would lie on the same few places of the nearest cache, and drive one another out.
@@ -329,7 +333,7 @@ def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, rel
         j, row = (o, pitch) if pitch else (o * depth, width)
         product(
             a, places, none, rows, start, none, none + 1, none, depth, step, b, j, row, bias, o, none, y, targets, o,
-            min(width, cols - o), b, j + depth * width, none if pitch else _next_panel(depth * width, rows),
+            min(width, cols - o), soon, o * len(soon) // cols, min(width, cols - o) * len(soon) // cols, True,
         )  # fmt: skip
         o += width
     if relu:
@@ -340,11 +344,12 @@ def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, rel
 @jit
 def _multiply_once(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
     """`multiply_small`, with b packed first if there is room for it."""
+    nothing = y[:0]
     if len(packed):
         pack_small(b, stride_b, stride_n, depth, cols, packed)
-        multiply_small(a, stride_i, stride_k, rows, depth, packed, np.int64(0), cols, bias, relu, y)
+        multiply_small(a, stride_i, stride_k, rows, depth, packed, np.int64(0), cols, bias, relu, y, nothing)
     else:
-        multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y)
+        multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y, nothing)
 
 
 def _step(depth: int) -> int:

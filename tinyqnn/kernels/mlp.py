@@ -20,24 +20,89 @@ is a loop over `functional.linear_relu`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import mul
+from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels.addresses import numbers_at
+from tinyqnn.kernels import use_reference
+from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain
 from tinyqnn.kernels.board import opened
-from tinyqnn.kernels.gemm import TILE_ROWS, column_sums, fits_one_call, multiply_small, pack_small
+from tinyqnn.kernels.gemm import SMALL, SMALL_DEPTH, TILE_ROWS, column_sums, multiply_small, pack_small
 from tinyqnn.kernels.jit import ByLetter, aligned, get_num_threads, jit, scratch, share
 from tinyqnn.kernels.seats import RANGE
 from tinyqnn.kernels.simd import whole_vectors
 from tinyqnn.kernels.turns import again, finish, leave, take
 
-__all__ = ["backward", "fits", "forward"]
+__all__ = ["Layers", "backward", "forward"]
 
 Array = np.ndarray
 
 FEW = 400_000  # multiplications that one thread has done before a second would help
 PARTS = 2  # of a layer's outputs, when threads share gradients of weights
+
+# The letter of both kernels: rows of a strip, the input's rows, layers; arrays, by their `id`; are gradients of weights
+# wanted; and from IDS on, for each layer, its weights, its biases (or 0), and their gradients, and last all sizes.
+SIZE, ROWS, LAYERS, X, HIDDEN, Y, KEPT, GRAD_X, NEED_W, IDS = range(10)
+
+
+@jit(inner=True)
+def _parts(letter):
+    """Of each layer the addresses of its weights, of its biases, and of their gradients; and the sizes from x to y."""
+    n = letter[LAYERS]
+    ids = letter[IDS : IDS + 4 * n]
+    return ids[:n], ids[n : 2 * n], ids[2 * n : 3 * n], ids[3 * n :], letter[IDS + 4 * n :][: n + 1]
+
+
+@jit
+def _look_over(letter, array, float32):
+    """Fill in the sizes; multiplications for each row, or −1 if this is not for one call, and the hidden outputs."""
+    x, layers, no = letter[X], letter[LAYERS], (-1, 0)
+    weights, biases, _, _, sizes = _parts(letter)
+    if not plain(x, array, float32) or axes(x) != 2:
+        return no
+    letter[ROWS], sizes[0] = length(x, 0), length(x, 1)
+    work, outputs = 0, 0
+    for layer in range(layers):
+        w, b = weights[layer], biases[layer]
+        if not plain(w, array, float32) or axes(w) != 2 or length(w, 1) != sizes[layer]:
+            return no
+        sizes[layer + 1] = length(w, 0)
+        if b and (not plain(b, array, float32) or axes(b) != 1 or length(b, 0) != sizes[layer + 1]):
+            return no
+        if letter[ROWS] * sizes[layer] * sizes[layer + 1] >= SMALL:
+            return no
+        work += sizes[layer] * sizes[layer + 1]
+        outputs += sizes[layer + 1]
+    if min(letter[ROWS], sizes.min()) < 1 or max(letter[ROWS], sizes.max()) > SMALL_DEPTH:
+        return no
+    return work, outputs - sizes[layers]
+
+
+class Layers:
+    """An input (n, in) and the linear layers that it goes through, looked over.
+
+    fit   are they contiguous float32, each layer fits the next, and all are so small that one call pays?
+
+    >>> x = np.zeros((2, 3))
+    >>> Layers(x, [np.zeros((4, 3)), np.zeros((1, 4))], [None, None]).fit  # float64
+    False
+    """
+
+    def __init__(self, x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) -> None:
+        self.x, self.weights, self.biases = x, weights, biases
+        n = len(weights)
+        ids = [*map(id, weights), *[0 if b is None else id(b) for b in biases]]
+        self.letter = np.array((0, 0, n, id(x), *[0] * (IDS - 4), *ids, *[0] * (3 * n + 1)), np.int64)
+        found: tuple[int, int] = (-1, 0) if use_reference() else _look_over(self.letter, *PLAIN)
+        work, self.hidden = found
+        self.fit = work >= 0
+        if self.fit:  # a thread shall take whole tiles of rows, and the first, who begins earlier, rather more
+            threads = 1 if len(x) * work < FEW else get_num_threads()
+            self.letter[SIZE] = size = -(-len(x) // (threads * TILE_ROWS)) * TILE_ROWS
+            self.strips = -(-len(x) // size)
+
+    def __reduce__(self) -> Any:
+        return Layers, (self.x, self.weights, self.biases)  # copies are elsewhere
 
 
 @jit(inner=True)
@@ -54,21 +119,21 @@ def _room(sizes, rows):
 def _forward(at, told):
     """Rows, in strips of `size`, through all layers. The hidden outputs, layer after layer, come to lie in `hidden`."""
     seat, letter = opened(at, told)
-    size, rows, layers, x_, hidden_, y_ = letter[0], letter[1], letter[2], letter[3], letter[4], letter[5]
-    sizes, weights, biases = letter[6 : 7 + layers], letter[7 + layers : 7 + 2 * layers], letter[7 + 2 * layers :]
-    x, y = numbers_at(x_, rows * sizes[0]), numbers_at(y_, rows * sizes[layers])
-    hidden, none, one = numbers_at(hidden_, rows * sizes[1:layers].sum()), np.int64(0), np.int64(1)
-    room, strip = _room(sizes, rows), take(seat)
+    size, rows, layers = letter[SIZE], letter[ROWS], letter[LAYERS]
+    weights, biases, _, _, sizes = _parts(letter)
+    x, y = numbers_at(letter[X], rows * sizes[0]), numbers_at(letter[Y], rows * sizes[layers])
+    hidden, none, one = numbers_at(letter[HIDDEN], rows * sizes[1:layers].sum()), np.int64(0), np.int64(1)
+    zeros, room, strip = np.zeros(sizes.max(), np.float32), _room(sizes, rows), take(seat)
     while strip >= 0:
         first, last = strip * size, min(strip * size + size, rows)
         h, begin = x[first * sizes[0] : last * sizes[0]], 0
         for layer in range(layers):
             n_in, n_out, relu = sizes[layer], sizes[layer + 1], layer + 1 < layers
             made = (hidden[begin:] if relu else y)[first * n_out : last * n_out]
+            next_weights = numbers_at(weights[layer + 1], n_out * sizes[layer + 2]) if relu else y[:0]
+            bias = numbers_at(biases[layer], n_out) if biases[layer] else zeros
             pack_small(numbers_at(weights[layer], n_in * n_out), one, n_in, n_in, n_out, room)
-            multiply_small(
-                h, n_in, one, last - first, n_in, room, none, n_out, numbers_at(biases[layer], n_out), relu, made
-            )
+            multiply_small(h, n_in, one, last - first, n_in, room, none, n_out, bias, relu, made, next_weights)
             h = made
             begin += rows * n_out
         strip = take(seat)
@@ -87,8 +152,9 @@ def _back_through_rows(first, last, rows, sizes, weights, room, zeros, hidden, g
         n_in, n_out = sizes[layer], sizes[layer + 1]
         begin -= rows * n_in
         made = (kept[begin:] if layer else gx)[first * n_in : last * n_in]
+        next_weights = numbers_at(weights[layer - 1], sizes[layer - 1] * n_in) if layer > 1 else g[:0]
         pack_small(numbers_at(weights[layer], n_in * n_out), n_in, one, n_out, n_in, room)
-        multiply_small(back, n_out, one, last - first, n_out, room, none, n_in, zeros, False, made)
+        multiply_small(back, n_out, one, last - first, n_out, room, none, n_in, zeros, False, made, next_weights)
         if layer:
             h = hidden[begin + first * n_in : begin + last * n_in]
             for i in range(len(made)):
@@ -107,7 +173,7 @@ def _back_to_weights(layer, part, fresh, rows, sizes, room, zeros, x, hidden, g,
     back = kept[begin : begin + rows * n_out] if layer + 2 < len(sizes) else g
     first, last = part * n_out // PARTS, (part + 1) * n_out // PARTS
     made = numbers_at(gw[layer], n_in * n_out)[first * n_in : last * n_in]
-    multiply_small(back[first:], one, n_out, last - first, rows, room, none, n_in, zeros, False, made)
+    multiply_small(back[first:], one, n_out, last - first, rows, room, none, n_in, zeros, False, made, g[:0])
     column_sums(first, last, back, n_out, numbers_at(gb[layer], n_out))
 
 
@@ -115,21 +181,18 @@ def _back_to_weights(layer, part, fresh, rows, sizes, room, zeros, x, hidden, g,
 def _backward(at, told):
     """First all rows, then all weights, and a second thread is there for both."""
     seat, letter = opened(at, told)
-    size, rows, layers, x_, hidden_, g_, kept_, zeros_ = (
-        letter[0], letter[1], letter[2], letter[3], letter[4], letter[5], letter[6], letter[7],
-    )  # fmt: skip
-    gx_, need_w, sizes = letter[8], letter[9], letter[10 : 11 + layers]
-    weights, gw, gb = letter[11 + layers :][:layers], letter[11 + 2 * layers :][:layers], letter[11 + 3 * layers :]
-    x, g = numbers_at(x_, rows * sizes[0]), numbers_at(g_, rows * sizes[layers])
-    of_all = rows * sizes[1:layers].sum()
-    hidden, kept, zeros = numbers_at(hidden_, of_all), numbers_at(kept_, of_all), numbers_at(zeros_, sizes.max())
-    gx = numbers_at(gx_, rows * sizes[0]) if gx_ else zeros[:0]
+    size, rows, layers = letter[SIZE], letter[ROWS], letter[LAYERS]
+    weights, _, gw, gb, sizes = _parts(letter)
+    of_all, zeros = rows * sizes[1:layers].sum(), np.zeros(sizes.max(), np.float32)
+    x, g = numbers_at(letter[X], rows * sizes[0]), numbers_at(letter[Y], rows * sizes[layers])
+    hidden, kept = numbers_at(letter[HIDDEN], of_all), numbers_at(letter[KEPT], of_all)
+    gx = numbers_at(letter[GRAD_X], rows * sizes[0]) if letter[GRAD_X] else zeros[:0]
     room, mine, strip = _room(sizes, rows), seat[RANGE], take(seat)
     while strip >= 0:
         first, last = strip * size, min(strip * size + size, rows)
         _back_through_rows(first, last, rows, sizes, weights, room, zeros, hidden, g, kept, gx)
         strip = take(seat)
-    if need_w:
+    if letter[NEED_W]:
         weights_seat, ready = again(seat, mine, PARTS * layers), np.int64(-1)
         item = take(weights_seat)
         while item >= 0:
@@ -140,56 +203,37 @@ def _backward(at, told):
     leave(seat)
 
 
-def _strip(rows: int, sizes: Sequence[int]) -> int:
-    """How many rows a thread shall take: whole tiles, and the first, who begins earlier, rather more than less."""
-    threads = 1 if rows * sum(map(mul, sizes, sizes[1:])) < FEW else get_num_threads()
-    return -(-rows // (threads * TILE_ROWS)) * TILE_ROWS
-
-
-def fits(x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) -> bool:
-    """Are these layers, of which each fits the next, so small that they are done in one call?
-
-    >>> fits(np.zeros((2, 3)), [np.zeros((4, 3)), np.zeros((1, 4))], [None, None])  # float64
-    False
-    """
-    arrays = [x, *weights, *[b for b in biases if b is not None]]
-    return fits_one_call(arrays, *x.shape, *map(len, weights))
-
-
-def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) -> tuple[Array, Array]:
-    """The result (n, out) of layers that `fits`, for x (n, in), and all hidden outputs, for `backward`.
+def forward(layers: Layers) -> tuple[Array, Array]:
+    """The result (n, out) of layers that `fit`, and all hidden outputs, for `backward`.
 
     >>> one = np.ones((1, 1), np.float32)
-    >>> forward(-one, [one, one], [None, one[0]])
+    >>> forward(Layers(-one, [one, one], [None, one[0]]))
     (array([[1.]], dtype=float32), array([0.], dtype=float32))
     """
-    rows, sizes = len(x), [x.shape[1], *map(len, weights)]
-    zeros, size = np.zeros(max(sizes), np.float32), _strip(rows, sizes)
-    hidden, y = np.empty(rows * sum(sizes[1:-1]), np.float32), np.empty((rows, sizes[-1]), np.float32)
-    offsets = [zeros if b is None else b for b in biases]
-    letter = (size, rows, len(weights), *map(id, (x, hidden, y)), *sizes, *map(id, weights), *map(id, offsets))
-    share(_forward, -(-rows // size), np.array(letter, np.int64))
+    rows = len(layers.x)
+    hidden, y = np.empty(rows * layers.hidden, np.float32), np.empty((rows, len(layers.weights[-1])), np.float32)
+    layers.letter[HIDDEN], layers.letter[Y] = id(hidden), id(y)
+    share(_forward, layers.strips, layers.letter)
     return y, hidden
 
 
 def backward(
-    g: Array, x: Array, hidden: Array, weights: Sequence[Array], need_x: bool = True, need_w: bool = True
+    g: Array, layers: Layers, hidden: Array, need_x: bool = True, need_w: bool = True
 ) -> tuple[Array | None, list[Array], list[Array]]:
     """Gradients of x, of every weight and of every bias, from that of the result, g (n, out).
 
     >>> one = np.ones((1, 1), np.float32)
-    >>> backward(one, one, np.float32([2]), [one, one])
+    >>> backward(one, Layers(one, [one, one], [None, None]), np.float32([2]))
     (array([[1.]], dtype=float32), [array([[1.]], dtype=float32), array([[2.]], dtype=float32)], \
 [array([1.], dtype=float32), array([1.], dtype=float32)])
     """
-    rows, sizes, g = len(x), [x.shape[1], *map(len, weights)], np.ascontiguousarray(g)
-    zeros, kept, size = np.zeros(max(sizes), np.float32), scratch(len(hidden)), _strip(rows, sizes)
-    gx = np.empty_like(x) if need_x else None
-    gw = [np.empty_like(w) for w in weights] if need_w else []
-    gb = [np.empty(n, np.float32) for n in sizes[1:]] if need_w else []
-    letter = (
-        size, rows, len(weights), *map(id, (x, hidden, g, kept, zeros)), 0 if gx is None else id(gx), need_w, *sizes,
-        *map(id, weights), *map(id, gw), *map(id, gb),
-    )  # fmt: skip
-    share(_backward, -(-rows // size), np.array(letter, np.int64))
+    letter, g, kept = layers.letter, np.ascontiguousarray(g), scratch(len(hidden))
+    gx = np.empty_like(layers.x) if need_x else None
+    gw = [np.empty_like(w) for w in layers.weights] if need_w else []
+    gb = [np.empty(len(w), np.float32) for w in gw]
+    letter[HIDDEN:IDS] = id(hidden), id(g), id(kept), 0 if gx is None else id(gx), need_w
+    if need_w:
+        first = IDS + 2 * len(gw)
+        letter[first : first + 2 * len(gw)] = [*map(id, gw), *map(id, gb)]
+    share(_backward, layers.strips, letter)
     return gx, gw, gb

@@ -13,24 +13,73 @@ smaller. A small network was seen to train four times slower for it. So there an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import chain
 
 import numpy as np
 
-from tinyqnn.kernels.addresses import fast, numbers_at
+from tinyqnn.kernels import use_reference
+from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain
 from tinyqnn.kernels.ahead import ahead_of_writing
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, share
 from tinyqnn.kernels.loops import CHUNK
 from tinyqnn.kernels.turns import leave, take
 
-__all__ = ["adam", "fast", "flush", "sgd"]
+__all__ = ["Row", "adam", "flush", "sgd"]
 
 Array = np.ndarray
 
 FEW = 1 << 15  # numbers of all arrays that one thread has moved before another would help
 PIECE = 512  # numbers, of which the next are asked for while these are moved
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
+
+
+IDS = 4  # where a letter's `id`s begin
+
+
+@jit
+def _look_over(letter, count, columns, array, float32):
+    """Fill in where each parameter of a `Row` ends; how many numbers those are, or −1 if the row does not serve."""
+    ids, ends = letter[IDS : IDS + columns * count], letter[IDS + columns * count :]
+    for i in range(len(ids)):
+        at, param = ids[i], ids[i % count]
+        if not plain(at, array, float32) or axes(at) != axes(param):
+            return -1
+        size = 1
+        for axis in range(axes(at)):
+            size *= length(at, axis)
+            if length(at, axis) != length(param, axis):
+                return -1
+        if i < count:
+            ends[i + 1] = ends[i] + size
+    return ends[count]
+
+
+class Row:
+    """Parameters, what is remembered of each, and their gradients, as one row of numbers for the compiled loops.
+
+    serve   do these loops serve, which want contiguous float32, of one shape for each parameter?
+
+    >>> Row([np.ones(3)], [np.ones(3)]).serve  # float64
+    False
+    """
+
+    def __init__(self, params: Sequence[Array], *others: Sequence[Array]) -> None:
+        self.arrays, count = (params, *others), len(params)
+        ids = map(id, chain(*self.arrays))
+        self.letter = np.array((0, count, 0, 0, *ids, *[0] * (count + 1)), np.int64)
+        self.total = -1
+        if not use_reference():
+            self.total = _look_over(self.letter, count, len(self.arrays), *PLAIN)
+        self.serve = self.total >= 0
+
+    def move(self, kernel: ByLetter, numbers: Sequence[float], nesterov: bool = False) -> None:
+        """Have a kernel move the parameters, on all threads if there is enough to do."""
+        threads, told = get_num_threads(), np.array(numbers, np.float32)
+        few, some = self.total <= FEW, self.total <= threads * CHUNK
+        self.letter[0] = items = 1 if few else 2 * threads if some else -(-self.total // CHUNK)
+        self.letter[2], self.letter[3] = id(told), nesterov
+        share(kernel, items, self.letter)
 
 
 @jit(inner=True)
@@ -69,7 +118,8 @@ def _sgd(ps, gs, ms, lr, momentum, fresh, decay, nesterov):
 def _sgd_of_all(at, told):
     seat, letter = opened(at, told)
     items, count, rates, nesterov = letter[0], letter[1], numbers_at(letter[2], 3 + letter[1]), letter[3] != 0
-    p, g, m, ends = letter[4:], letter[4 + count :], letter[4 + 2 * count :], letter[4 + 3 * count :][: count + 1]
+    p, m, g = letter[IDS:], letter[IDS + count :], letter[IDS + 2 * count :]
+    ends = letter[IDS + 3 * count :][: count + 1]
     item = take(seat)
     while item >= 0:
         for i in range(count):
@@ -92,36 +142,17 @@ def _overlap(item, items, ends, i):
     return max(first, a) - a, min(last, b) - a
 
 
-def _items(arrays: Sequence[Array]) -> tuple[int, list[int]]:
-    """In how many parts threads move these arrays, and where each would end if they stood in one row."""
-    ends, threads = [0, *accumulate([array.size for array in arrays])], get_num_threads()
-    total = ends[-1]
-    return (1 if total <= FEW else 2 * threads if total <= threads * CHUNK else -(-total // CHUNK)), ends
-
-
-def sgd(
-    params: Sequence[Array],
-    grads: Sequence[Array],
-    averages: Sequence[Array],
-    fresh: Sequence[float],
-    lr: float,
-    momentum: float,
-    decay: float,
-    nesterov: bool,
-) -> None:
+def sgd(row: Row, fresh: Sequence[float], lr: float, momentum: float, decay: float, nesterov: bool) -> None:
     """m ← momentum·m + fresh·(g + decay·p), p ← p − lr·m, or with `nesterov` p − lr·(g + decay·p + momentum·m).
 
-    Of many parameters at once: each p, g and m is an array, and has a number `fresh`. Without momentum no m is touched.
+    Of many parameters at once: a row of all p, all m and all g, with a number `fresh` for each p. Without momentum no m
+    is touched.
 
-    >>> p = np.ones(1, np.float32)
-    >>> sgd([p], [p.copy()], [p], [1.0], 0.5, 0.0, 0.0, False)
-    >>> p.tolist()
-    [0.5]
+    >>> p, m, g = np.zeros(1, np.float32), np.zeros(1, np.float32), np.ones(1, np.float32)
+    >>> sgd(Row([p], [m], [g]), [1.0], 0.5, 0.5, 0.0, False); p.tolist(), m.tolist()
+    ([-0.5], [1.0])
     """
-    items, ends = _items(params)
-    rates = np.array([lr, momentum, decay, *fresh], np.float32)
-    arrays = map(id, (*params, *grads, *averages))
-    share(_sgd_of_all, items, np.array((items, len(params), id(rates), nesterov, *arrays, *ends), np.int64))
+    row.move(_sgd_of_all, [lr, momentum, decay, *fresh], nesterov)
 
 
 @jit(inner=True, error_model="numpy")  # a test for division by 0 would keep the loop from filling vectors
@@ -139,8 +170,8 @@ def _adam_of_all(at, told):
     items, count, numbers = letter[0], letter[1], numbers_at(letter[2], 6 + 2 * letter[1])
     beta1, rest1, beta2, rest2, decay, eps = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     corrections, rates = numbers[6 : 6 + count], numbers[6 + count :]
-    p, g, m, v = letter[3:], letter[3 + count :], letter[3 + 2 * count :], letter[3 + 3 * count :]
-    ends, item = letter[3 + 4 * count :][: count + 1], take(seat)
+    p, m, v = letter[IDS:], letter[IDS + count :], letter[IDS + 2 * count :]
+    g, ends, item = letter[IDS + 3 * count :], letter[IDS + 4 * count :][: count + 1], take(seat)
     while item >= 0:
         for i in range(count):
             a, b = _overlap(item, items, ends, i)
@@ -158,10 +189,7 @@ def _adam_of_all(at, told):
 
 
 def adam(
-    params: Sequence[Array],
-    grads: Sequence[Array],
-    averages: Sequence[Array],
-    squares: Sequence[Array],
+    row: Row,
     corrections: Sequence[float],
     rates: Sequence[float],
     betas: tuple[float, float],
@@ -170,15 +198,11 @@ def adam(
 ) -> None:
     """m ← β1·m + (1 − β1)·g, v ← β2·v + (1 − β2)·g², p ← p − rate · m / (√v · correction + eps), with decay·p in g.
 
-    Of many parameters at once: each p, g, m and v is an array, and has a correction and a rate.
+    Of many parameters at once: a row of all p, all m, all v and all g, with a correction and a rate for each p.
 
-    >>> p, m, v = np.ones(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
-    >>> adam([p], [np.ones(1, np.float32)], [m], [v], [1.0], [0.5], (0.5, 0.5), 0.0, 0.0)
-    >>> round(float(p[0]), 4)
+    >>> p, m, v, g = (np.full(1, x, np.float32) for x in (1, 0, 0, 1))
+    >>> adam(Row([p], [m], [v], [g]), [1.0], [0.5], (0.5, 0.5), 0.0, 0.0); round(float(p[0]), 4)
     0.6464
     """
     beta1, beta2 = betas
-    items, ends = _items(params)
-    numbers = np.array([beta1, 1 - beta1, beta2, 1 - beta2, decay, eps, *corrections, *rates], np.float32)
-    arrays = map(id, (*params, *grads, *averages, *squares))
-    share(_adam_of_all, items, np.array((items, len(params), id(numbers), *arrays, *ends), np.int64))
+    row.move(_adam_of_all, [beta1, 1 - beta1, beta2, 1 - beta2, decay, eps, *corrections, *rates])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from operator import is_
 from typing import Any
 
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.optim.optimizer import Group, Moving, Optimizer, Params, State, blocks
-from tinyqnn.tensor import Array
+from tinyqnn.optim.optimizer import Group, Optimizer, Params, State, blocks
+from tinyqnn.tensor import Array, Tensor
 
 
 class Adam(Optimizer):
@@ -48,17 +49,17 @@ class Adam(Optimizer):
             raise ValueError(f"betas are two numbers from 0 to just below 1, got {betas}")
         super().add_param_group(group)
 
-    def update_all(self, moving: list[Moving], group: Group) -> None:
-        params, grads, states = zip(*moving)
-        remembered = [state.get(key, param) for key in ("exp_avg", "exp_avg_sq") for param, _, state in moving]
-        if not kernels.updates.fast(*params, *grads, *remembered):
-            super().update_all(moving, group)
-            return
-        corrections, rates = zip(*[self.remember(param, state, group) for param, _, state in moving])
-        averages, squares = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
+    def update_all(self, params: list[Tensor], group: Group) -> bool:
+        row = self.row(params, "exp_avg", "exp_avg_sq")
+        if not row.serve:
+            return False
+        corrections, rates = zip(*[self.remember(p.data, self.state[p], group) for p in params])
+        if any(map(is_, *row.arrays[:2])):  # somebody's first step
+            row = self.row(params, "exp_avg", "exp_avg_sq")
         beta1, beta2 = map(float, group["betas"])
         decay, eps = float(group["weight_decay"]), float(group["eps"])
-        kernels.updates.adam(params, grads, averages, squares, corrections, rates, (beta1, beta2), decay, eps)
+        kernels.updates.adam(row, corrections, rates, (beta1, beta2), decay, eps)
+        return True
 
     def remember(self, param: Array, state: State, group: Group) -> tuple[float, float]:
         """Count the step; what √v is multiplied with, 1 / √(1 − β2ᵗ), and the rate, lr / (1 − β1ᵗ)."""

@@ -7,17 +7,20 @@ which moves many at once.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from tinyqnn import warmup
+from tinyqnn import kernels, warmup
 from tinyqnn.tensor import Array, Tensor
+
+if TYPE_CHECKING:
+    from tinyqnn.kernels.updates import Row
 
 Group = dict[str, Any]
 State = dict[str, Any]
-Moving = tuple[Array, Array, State]  # a parameter, its gradient, and what is remembered of it
 Params = Union[Iterable[Tensor], Iterable[Mapping[str, Any]]]
 
 BLOCK = (
@@ -45,7 +48,7 @@ class Optimizer:
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.state: dict[Tensor, State] = defaultdict(dict)
         if isinstance(params, (Tensor, Mapping, np.ndarray)):
             raise TypeError(
                 f"params is a list of parameters or of groups, got one {type(params).__name__}; put it into a list"
@@ -93,27 +96,49 @@ class Optimizer:
         if warmup.asked:
             warmup.meet(self)
         for group in self.param_groups:
-            moving = []
-            for p in group["params"]:
-                data, grad = p.data, p.grad
-                if grad is None:
-                    continue
-                if grad.shape != data.shape:
-                    raise ValueError(
-                        f"a parameter of shape {data.shape} has a gradient of shape {grad.shape}; "
-                        "give it one of its own shape, or None"
-                    )
-                if grad.strides != data.strides:  # elementwise formulas are fastest in one memory order
-                    grad = np.empty_like(data)
-                    grad[...] = p.grad
-                moving.append((data, grad, self.state.setdefault(p, {})))
-            if moving:
-                self.update_all(moving, group)
+            params = [p for p in group["params"] if p.grad is not None]
+            if params and not self.update_all(params, group):
+                moving = [(p.data, self.gradient(p), self.state[p]) for p in params]
+                for param, grad, state in moving:
+                    self.update(param, grad, state, group)
 
-    def update_all(self, moving: list[Moving], group: Group) -> None:
-        """Move all parameters of a group, at least one; here one after the other."""
-        for param, grad, state in moving:
-            self.update(param, grad, state, group)
+    def gradient(self, p: Tensor) -> Array:
+        """A parameter's gradient in the parameter's memory order, in which elementwise formulas are fastest.
+
+        Raises ValueError if the gradient, or what is remembered, is of another shape than the parameter.
+        """
+        grad: Any = p.grad
+        if grad.shape != p.shape:
+            raise ValueError(
+                f"a parameter of shape {p.shape} has a gradient of shape {grad.shape}; "
+                "give it one of its own shape, or None"
+            )
+        for name, kept in self.state[p].items():
+            if isinstance(kept, np.ndarray) and kept.shape != p.shape:
+                raise ValueError(
+                    f"a parameter of shape {p.shape} has a {name} of shape {kept.shape}: it has been given other data; "
+                    "make a new optimizer for it"
+                )
+        if grad.strides == p.data.strides:
+            return grad
+        ordered = np.empty_like(p.data)
+        ordered[...] = grad
+        return ordered
+
+    def update_all(self, params: list[Tensor], group: Group) -> bool:
+        """Move all these parameters of a group, at least one, if that can be done at once; have they been moved?"""
+        return False
+
+    def row(self, params: list[Tensor], *names: str) -> Row:
+        """Parameters, what is remembered of each under `names`, and their gradients, for compiled loops.
+
+        Where nothing is remembered yet the parameter itself stands in.
+        """
+        arrays, states = [p.data for p in params], [self.state[p] for p in params]
+        kept = [[state.get(name, array) for state, array in zip(states, arrays)] for name in names]
+        grads: list[Any] = [p.grad for p in params]
+        row = kernels.updates.Row(arrays, *kept, grads)
+        return row if row.serve else kernels.updates.Row(arrays, *kept, [self.gradient(p) for p in params])
 
     def update(self, param: Array, grad: Array, state: State, group: Group) -> None:
         """Move one parameter; `state` is what is remembered of it, empty in its first step."""
@@ -144,7 +169,7 @@ class Optimizer:
         if here != there:
             raise ValueError(f"the state is of groups of {there} parameters, this optimizer has groups of {here}")
         params = list(self._params())
-        loaded: dict[Tensor, dict[str, Any]] = {}
+        loaded: dict[Tensor, State] = defaultdict(dict)
         for number, kept in state["state"].items():
             if not 0 <= int(number) < len(params):
                 raise ValueError(f"the state speaks of parameter {number}, there are {len(params)}")

@@ -7,8 +7,8 @@ from operator import is_
 import numpy as np
 
 from tinyqnn import kernels
-from tinyqnn.optim.optimizer import Group, Moving, Optimizer, Params, State, blocks
-from tinyqnn.tensor import Array
+from tinyqnn.optim.optimizer import Group, Optimizer, Params, State, blocks
+from tinyqnn.tensor import Array, Tensor
 
 
 class SGD(Optimizer):
@@ -52,18 +52,17 @@ class SGD(Optimizer):
         }
         super().__init__(params, options)
 
-    def update_all(self, moving: list[Moving], group: Group) -> None:
-        params, grads, states = zip(*moving)
-        averages = [state.get("momentum_buffer", param) for param, _, state in moving]
-        if not kernels.updates.fast(*params, *grads, *averages):
-            super().update_all(moving, group)
-            return
+    def update_all(self, params: list[Tensor], group: Group) -> bool:
+        row = self.row(params, "momentum_buffer")
+        if not row.serve:
+            return False
         fresh = [1.0 - float(group["dampening"])] * len(params)
-        if group["momentum"] and any(map(is_, averages, params)):  # somebody's first step
-            fresh = [self.remember(param, state, group) for param, _, state in moving]
-            averages = [state["momentum_buffer"] for state in states]
-        numbers = [float(group[name]) for name in ("lr", "momentum", "weight_decay")]
-        kernels.updates.sgd(params, grads, averages, fresh, *numbers, group["nesterov"])
+        if group["momentum"] and any(map(is_, *row.arrays[:2])):  # somebody's first step
+            fresh = [self.remember(p.data, self.state[p], group) for p in params]
+            row = self.row(params, "momentum_buffer")
+        lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
+        kernels.updates.sgd(row, fresh, lr, momentum, decay, group["nesterov"])
+        return True
 
     def remember(self, param: Array, state: State, group: Group) -> float:
         """What a gradient counts in m; in the first step, which makes m, all."""
