@@ -72,7 +72,7 @@ def is_unseen() -> bool:
 
 def wants_parts() -> bool:
     """Does an observer look on who wants to see operations one by one?"""
-    return any(observer.parts for observer in _State.observers)
+    return bool(_State.observers) and any(observer.parts for observer in _State.observers)
 
 
 class Observer:
@@ -388,7 +388,8 @@ class Tensor:
                 raise RuntimeError(
                     f"backward() starts from one number, got shape {self.shape}; take a sum or a mean, or pass grad="
                 )
-            grad = np.ones(self.shape, self.dtype)
+            grad = self.data.copy()
+            grad.fill(1)
         else:
             grad = np.array(grad.data if isinstance(grad, Tensor) else grad, self.dtype)
             if grad.shape != self.shape:

@@ -71,14 +71,16 @@ def cross_entropy(input: Tensor, target: Tensor | Array | Any, ignore_index: int
     targets = np.asarray(target.data if isinstance(target, Tensor) else target)
     if targets.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy wants class numbers (integers) as target, got {targets.dtype}")
-    classes = input.shape[0] if input.ndim == 1 else input.shape[1]
-    expected = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
+    shape = input.shape
+    if not shape:
+        raise ValueError("cross_entropy wants logits with an axis of classes, got a single number")
+    classes, expected = (shape[0], ()) if len(shape) == 1 else (shape[1], shape[:1] + shape[2:])
     if targets.shape != expected:
-        raise ValueError(f"input of shape {input.shape} wants a target of shape {expected}, got {targets.shape}")
-    if input.ndim == 1:
+        raise ValueError(f"input of shape {shape} wants a target of shape {expected}, got {targets.shape}")
+    if len(shape) == 1:
         input = input.reshape(1, classes)
-    elif input.ndim > 2:
-        input = input.permute(0, *range(2, input.ndim), 1).reshape(-1, classes)  # (N, C, d) -> (N·d, C)
+    elif len(shape) > 2:
+        input = input.permute(0, *range(2, len(shape)), 1).reshape(-1, classes)  # (N, C, d) -> (N·d, C)
     return CrossEntropy.apply(input, targets=targets.reshape(-1), ignore_index=ignore_index)
 
 

@@ -283,8 +283,8 @@ def _correlate(
                     else:
                         product(
                             a, pixels, p0, p1, runs, t0, t1, a0 + g * c_in, numbers, np.int64(1), w, j, width, bias,
-                            g * c_out + o, np.int64(0), y, targets, n0 * y_size + g * c_out + o, min(width, c_out - o),
-                            x, n1 * image, coming, False,
+                            g * c_out + o, np.int64(0), False, y, targets, n0 * y_size + g * c_out + o,
+                            min(width, c_out - o), x, n1 * image, coming, False,
                         )  # fmt: skip
                     o, coming = o + width, 0
         _finish(y, n0 * y_size, n1 * y_size, norm, floor, plus)
@@ -646,7 +646,7 @@ def _grad_weight(
                         else:
                             product(
                                 a, entries, e0, e1, row_starts, t0, t1, a0, wo, step, b, j, width, flat, q,
-                                np.int64(1), flat, places, q, width, x, at, coming, False,
+                                np.int64(1), False, flat, places, q, width, x, at, coming, False,
                             )  # fmt: skip
                         o += width
                         coming = 0

@@ -40,6 +40,7 @@ from tinyqnn.kernels.simd import (
     offsets,
     outer,
     outer_lines,
+    rectified,
     spread_row,
     store,
     store_tile,
@@ -76,8 +77,8 @@ def _make_product(rows: int, cols: int) -> Any:
 
     @jit(inner=True)
     def product(
-        a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes,
-        soon, at, size, far,
+        a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, relu, y, targets, q,
+        lanes, soon, at, size, far,
     ):  # fmt: skip
         share = size * rows // max(last - first, 1)
         for p in range(first, last, rows):
@@ -98,6 +99,8 @@ def _make_product(rows: int, cols: int) -> Any:
                     acc = outer(acc, a, row, i, b, j)
                     i += step
                     j += pitch
+            if relu:
+                acc = rectified(acc)
             store_tile(acc, y, y_row, q, lanes)
 
     return product
@@ -167,8 +170,8 @@ def panel_width(lanes):
 
 @jit(inner=True)
 def product(
-    a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q, lanes,
-    soon, at, size, far,
+    a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, relu, y, targets, q,
+    lanes, soon, at, size, far,
 ):  # fmt: skip
     """A strip of a product: places first … last times one panel of b.
 
@@ -177,28 +180,29 @@ def product(
         y[targets[p] + q + lane] = start + Σ_t Σ_k a[places[p] + base + runs[t] + k·step] · b[j + lane]
 
     where j begins at j0 and moves on by `pitch`, a row of b, each step, and start is what `y` held (`add`), else
-    `bias[o + lane]`. Of the panel's lanes the first `lanes` are written. Meanwhile what is wanted next is asked for, a
-    share with each tile: `size` numbers of `soon`, from number `at` on, to the nearest cache or, `far`, to the next.
+    `bias[o + lane]`; with `relu`, the larger of that and 0. Of the panel's lanes the first `lanes` are written.
+    Meanwhile what is wanted next is asked for, a share with each tile: `size` numbers of `soon`, from number `at` on,
+    to the nearest cache or, `far`, to the next.
     """
     if WIDEST == 4 and lanes > 3 * LANES:
         _product4(
-            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size, far,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, relu, y,
+            targets, q, lanes, soon, at, size, far,
         )  # fmt: skip
     elif WIDEST == 4 and lanes > 2 * LANES:
         _product3(
-            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size, far,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, relu, y,
+            targets, q, lanes, soon, at, size, far,
         )  # fmt: skip
     elif lanes > LANES:
         _product2(
-            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size, far,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, relu, y,
+            targets, q, lanes, soon, at, size, far,
         )  # fmt: skip
     else:
         _product1(
-            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, y, targets, q,
-            lanes, soon, at, size, far,
+            a, places, first, last, runs, run0, run1, base, steps, step, b, j0, pitch, bias, o, add, relu, y,
+            targets, q, lanes, soon, at, size, far,
         )  # fmt: skip
 
 
@@ -296,7 +300,7 @@ def _multiply(
                     at = (k0 + steps) * b_k + o * steps if b_n == 1 else (o + width) * b_n
                 product(
                     source, places, none, count, start, none, none + 1, base, steps, walk, right, j, width, bias, o,
-                    k0, y, targets, o, min(width, cols - o), soon, at, _next_panel(size, count), False,
+                    k0, False, y, targets, o, min(width, cols - o), soon, at, _next_panel(size, count), False,
                 )  # fmt: skip
                 o += width
 
@@ -332,13 +336,10 @@ def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, rel
         width = panel_width(cols - o)
         j, row = (o, pitch) if pitch else (o * depth, width)
         product(
-            a, places, none, rows, start, none, none + 1, none, depth, step, b, j, row, bias, o, none, y, targets, o,
-            min(width, cols - o), soon, o * len(soon) // cols, min(width, cols - o) * len(soon) // cols, True,
+            a, places, none, rows, start, none, none + 1, none, depth, step, b, j, row, bias, o, none, relu, y, targets,
+            o, min(width, cols - o), soon, o * len(soon) // cols, min(width, cols - o) * len(soon) // cols, True,
         )  # fmt: skip
         o += width
-    if relu:
-        for i in range(len(y)):
-            y[i] = np.float32(0) if y[i] <= 0 else y[i]  # NaN stays NaN
 
 
 @jit
@@ -485,13 +486,20 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: b
 
 @jit
 def column_sums(first, last, g, n_out, gb):
-    """gb[j] = Σ_i g[i, j] for columns first … last."""
-    sums = gb[first:last]
+    """gb[j] = Σ_i g[i, j] for columns first … last; four rows at a time, so that a sum is seldom written."""
+    sums, row, span = gb[first:last], first, last - first
     sums[:] = 0.0
-    for row in range(0, len(g), n_out):
-        line = g[row + first : row + last]
-        for j in range(len(sums)):
+    while row + 3 * n_out + span <= len(g):
+        g0, g1 = g[row : row + span], g[row + n_out : row + n_out + span]
+        g2, g3 = g[row + 2 * n_out : row + 2 * n_out + span], g[row + 3 * n_out : row + 3 * n_out + span]
+        for j in range(span):
+            sums[j] = (((sums[j] + g0[j]) + g1[j]) + g2[j]) + g3[j]
+        row += 4 * n_out
+    while row < len(g):
+        line = g[row : row + span]
+        for j in range(span):
             sums[j] += line[j]
+        row += n_out
 
 
 @jit

@@ -207,6 +207,15 @@ class _Job:
         return np.array((self.address, then, looks, self.items, 0, mine, self.ranges, board, number), np.int64)
 
 
+class _Local(threading.local):
+    """What belongs to one thread: is it a helper that is at work, and its work spaces."""
+
+    inside = False
+
+    def __init__(self) -> None:
+        self.spaces: dict[int, np.ndarray] = {}
+
+
 class _Pool:
     """Helpers that wait for jobs. The caller works too, and never waits for a helper that has not taken an item."""
 
@@ -218,11 +227,11 @@ class _Pool:
         self.lock = threading.Lock()  # held while a job begins
         self.bells: list[SimpleQueue[None]] = []  # one for each helper
         self.asleep: list[bool] = []
-        self.local = threading.local()
+        self.local = _Local()
 
     def alone(self) -> bool:
         """Is there nobody to share with? A helper's own loops are not shared again."""
-        return self.threads == 1 or getattr(self.local, "inside", False)
+        return self.threads == 1 or self.local.inside
 
     def begin(self, call: Callable[[np.ndarray], object], items: int, hold: int) -> _Job:
         """Make the job to come the one to work on, and wake who sleeps."""
@@ -471,7 +480,7 @@ def scratch(size: int, slot: int = 0) -> np.ndarray:
 
     Its contents are whatever was left there; each `slot` is another one.
     """
-    spaces = _pool.local.__dict__.setdefault("spaces", {})
+    spaces = _pool.local.spaces
     space = spaces.get(slot)
     if space is None or len(space) < size:
         space = spaces[slot] = aligned(size)

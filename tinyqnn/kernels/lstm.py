@@ -29,7 +29,7 @@ def _rows_times(a, base, first, last, depth, packed, cols, y):
         width = panel_width(cols - o)
         product(
             a, places, none, count, start, none, none + 1, base, depth, none + 1, packed, o * depth, width, zeros, o,
-            none, y, targets, o, min(width, cols - o), packed, none, none, False,
+            none, False, y, targets, o, min(width, cols - o), packed, none, none, False,
         )  # fmt: skip
         o += width
 

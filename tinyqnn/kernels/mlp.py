@@ -56,26 +56,26 @@ def _parts(letter):
 @jit
 def _look_over(letter, array, float32):
     """Fill in the sizes; multiplications for each row, or −1 if this is not for one call, and the hidden outputs."""
-    x, layers, no = letter[X], letter[LAYERS], (-1, 0)
-    weights, biases, _, _, sizes = _parts(letter)
+    x, layers, work, outputs = letter[X], letter[LAYERS], 0, 0
     if not plain(x, array, float32) or axes(x) != 2:
-        return no
-    letter[ROWS], sizes[0] = length(x, 0), length(x, 1)
-    work, outputs = 0, 0
-    for layer in range(layers):
-        w, b = weights[layer], biases[layer]
-        if not plain(w, array, float32) or axes(w) != 2 or length(w, 1) != sizes[layer]:
-            return no
-        sizes[layer + 1] = length(w, 0)
-        if b and (not plain(b, array, float32) or axes(b) != 1 or length(b, 0) != sizes[layer + 1]):
-            return no
-        if letter[ROWS] * sizes[layer] * sizes[layer + 1] >= SMALL:
-            return no
-        work += sizes[layer] * sizes[layer + 1]
-        outputs += sizes[layer + 1]
-    if min(letter[ROWS], sizes.min()) < 1 or max(letter[ROWS], sizes.max()) > SMALL_DEPTH:
-        return no
-    return work, outputs - sizes[layers]
+        return -1, 0
+    rows, n_in = length(x, 0), length(x, 1)
+    letter[ROWS] = rows
+    for layer in range(layers + 1):
+        letter[IDS + 4 * layers + layer] = n_in
+        if not 0 < n_in <= SMALL_DEPTH:
+            return -1, 0
+        if layer < layers:
+            w, b = letter[IDS + layer], letter[IDS + layers + layer]
+            if not plain(w, array, float32) or axes(w) != 2 or length(w, 1) != n_in:
+                return -1, 0
+            n_out = length(w, 0)
+            if b and (not plain(b, array, float32) or axes(b) != 1 or length(b, 0) != n_out):
+                return -1, 0
+            if rows * n_in * n_out >= SMALL:
+                return -1, 0
+            work, outputs, n_in = work + n_in * n_out, outputs + n_out, n_out
+    return (work, outputs - n_in) if 0 < rows <= SMALL_DEPTH else (-1, 0)
 
 
 class Layers:
@@ -123,7 +123,7 @@ def _forward(at, told):
     weights, biases, _, _, sizes = _parts(letter)
     x, y = numbers_at(letter[X], rows * sizes[0]), numbers_at(letter[Y], rows * sizes[layers])
     hidden, none, one = numbers_at(letter[HIDDEN], rows * sizes[1:layers].sum()), np.int64(0), np.int64(1)
-    zeros, room, strip = np.zeros(sizes.max(), np.float32), _room(sizes, rows), take(seat)
+    zeros, room, strip = np.zeros(SMALL_DEPTH, np.float32), _room(sizes, rows), take(seat)
     while strip >= 0:
         first, last = strip * size, min(strip * size + size, rows)
         h, begin = x[first * sizes[0] : last * sizes[0]], 0
@@ -183,7 +183,7 @@ def _backward(at, told):
     seat, letter = opened(at, told)
     size, rows, layers = letter[SIZE], letter[ROWS], letter[LAYERS]
     weights, _, gw, gb, sizes = _parts(letter)
-    of_all, zeros = rows * sizes[1:layers].sum(), np.zeros(sizes.max(), np.float32)
+    of_all, zeros = rows * sizes[1:layers].sum(), np.zeros(SMALL_DEPTH, np.float32)
     x, g = numbers_at(letter[X], rows * sizes[0]), numbers_at(letter[Y], rows * sizes[layers])
     hidden, kept = numbers_at(letter[HIDDEN], of_all), numbers_at(letter[KEPT], of_all)
     gx = numbers_at(letter[GRAD_X], rows * sizes[0]) if letter[GRAD_X] else zeros[:0]

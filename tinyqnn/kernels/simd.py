@@ -397,6 +397,20 @@ def scaled(typingctx: Any, acc: Any, a: Any, rows: Any, i: Any, x: Any, lanes: A
 
 
 @intrinsic
+def rectified(typingctx: Any, acc: Any) -> Any:
+    """The larger of each number of the tile and 0; NaN stays NaN."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        acc_, zero = args[0], ir.Constant(_VECTOR, [0.0] * LANES)
+        for k in range(acc.rows * acc.cols):
+            x = builder.extract_value(acc_, k)
+            acc_ = builder.insert_value(acc_, builder.select(builder.fcmp_ordered("<=", x, zero), zero, x), k)
+        return acc_
+
+    return acc(acc), codegen
+
+
+@intrinsic
 def store_tile(typingctx: Any, acc: Any, y: Any, rows: Any, j: Any, lanes: Any) -> Any:
     """`y[rows[r] + j : … + lanes] = acc[r]`, at most cols·LANES lanes."""
 
