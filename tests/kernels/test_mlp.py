@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -124,7 +125,21 @@ def test_a_thousand_short_calls_that_threads_share_end_and_agree(rng):
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("case", ["float64", "a view", "too large", "no rows"])
+def test_a_copy_of_layers_reads_its_own_arrays(rng):
+    weights, biases = network([3, 20, 2], True, rng)
+    layers = mlp.Layers(rng.normal(size=(7, 3)).astype(np.float32), weights, biases)
+    expected = mlp.forward(layers)[0]
+    copied = pickle.loads(pickle.dumps(layers))
+    weights[0][:] = 0
+    np.testing.assert_array_equal(mlp.forward(copied)[0], expected)
+
+
+CASES = [
+    "float64", "a view", "too large", "no rows", "a vector", "another width", "another bias", "a narrow bias", "a list"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_what_does_not_fit_one_call_is_said_not_to(case, rng):
     weights, biases = network([3, 20, 2], True, rng)
     x = rng.normal(size=(7, 3)).astype(np.float32)
@@ -135,6 +150,16 @@ def test_what_does_not_fit_one_call_is_said_not_to(case, rng):
         weights[1] = np.ascontiguousarray(weights[1].T).T
     elif case == "too large":
         x = np.zeros((gemm.SMALL, 3), np.float32)
+    elif case == "a vector":
+        x = x[0]
+    elif case == "another width":
+        x = x[:, :2].copy()
+    elif case == "another bias":
+        biases[0] = np.zeros(21, np.float32)
+    elif case == "a narrow bias":
+        biases[0] = np.zeros((20, 1), np.float32)
+    elif case == "a list":
+        weights[0] = weights[0].tolist()
     else:
         x = x[:0]
     assert not mlp.Layers(x, weights, biases).fit

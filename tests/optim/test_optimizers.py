@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -350,6 +351,59 @@ def test_what_cannot_be_optimized_is_named():
 def test_a_rate_that_is_no_rate_is_refused(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind([Tensor([1.0], requires_grad=True)], **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kind", "options"), [(SGD, {"momentum": 0.9}), (Adam, {})])
+def test_a_parameter_that_was_given_other_data_is_refused_and_nothing_is_moved(kind, options, dtype):
+    first, second = (Tensor(np.ones(4, dtype), requires_grad=True) for _ in range(2))
+    optimizer = kind([first, second], lr=0.1, **options)
+    for shape in ((4,), (30, 40)):
+        before = first.data.copy()
+        second.data = np.ones(shape, dtype)
+        first.grad, second.grad = np.ones(4, dtype), np.ones(shape, dtype)
+        if shape == (4,):
+            optimizer.step()
+    with pytest.raises(ValueError, match=r"shape \(30, 40\) has a \w+ of shape \(4,\): .* make a new optimizer"):
+        optimizer.step()
+    np.testing.assert_array_equal(first.data, before)
+
+
+@pytest.mark.parametrize("gradient", [[1.0, 2.0], Tensor([1.0, 2.0]), 1.0])
+def test_a_gradient_that_is_no_array_is_refused(gradient):
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    w.grad = gradient
+    with pytest.raises(TypeError, match=f"NumPy array, got {type(gradient).__name__};"):
+        SGD([w], lr=0.1).step()
+
+
+def test_only_contiguous_float32_arrays_of_one_shape_each_make_a_row():
+    def ones(*shape):
+        return np.ones(shape, np.float32)
+
+    class Named(np.ndarray):
+        pass
+
+    assert updates.Row([ones(2, 3), ones()], [ones(2, 3), ones()]).serve
+    assert updates.Row([ones(2, 3)], [pickle.loads(pickle.dumps(ones(2, 3)))]).serve  # its dtype is a second object
+    for other in (np.ones((2, 3)), ones(2, 3, 1), ones(3, 2), ones(6), ones(2, 6)[:, ::2], ones(3, 2).T):
+        assert not updates.Row([ones(2, 3)], [other]).serve
+        assert not updates.Row([other], [ones(2, 3)]).serve
+    fixed = ones(2, 3)
+    fixed.flags.writeable = False
+    assert updates.Row([ones(2, 3)], [fixed]).serve  # a gradient is only read
+    assert not updates.Row([fixed], [ones(2, 3)]).serve
+    for other in (ones(2, 3).view(Named), ones(2, 3).astype(">f4"), [1.0], None, np.float32(1), 7):
+        assert not updates.Row([ones(2, 3)], [other]).serve
+
+
+def test_a_gradient_in_another_memory_order_moves_the_same(rng):
+    gradient = rng.normal(size=(5, 7)).astype(np.float32)
+    one, two = (Tensor(np.zeros((5, 7), np.float32), requires_grad=True) for _ in range(2))
+    one.grad, two.grad = gradient, np.asfortranarray(gradient)
+    SGD([one, two], lr=1.0).step()
+    np.testing.assert_array_equal(one.data, -gradient)
+    np.testing.assert_array_equal(two.data, -gradient)
 
 
 def test_a_gradient_of_another_shape_is_refused():

@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import use_reference
 
-__all__ = ["PLAIN", "address", "axes", "fast", "length", "numbers_at", "plain"]
+__all__ = ["PLAIN", "address", "axes", "fast", "length", "numbers_at", "plain", "writeable"]
 
 FLOAT32 = np.dtype(np.float32)  # to compare with this takes half as long as with the type
 
@@ -58,7 +58,9 @@ def address(array: np.ndarray) -> int:
 
 HEAD = object.__basicsize__  # bytes
 TYPE, AXES, LENGTHS, KIND, FLAGS = -1, 1, 2, 5, 6  # words from the head's end on
-CONTIGUOUS = 0x101  # in C's order, and where a number may begin
+CONTIGUOUS, WRITEABLE = 0x101, 0x400  # flags: in C's order, and where a number may begin; may be written to
+KINDS_NUMBER = 1  # the word of a type of numbers that says which it is, but for a byte of flags
+OURS = ~0xFF000000
 
 
 @intrinsic
@@ -96,12 +98,18 @@ def plain(address, array, float32):
     array, float32   where NumPy's type of arrays and that of their numbers are, `PLAIN`
     """
     head = address + HEAD
-    if _word(head, TYPE) != array or _word(head, KIND) != float32:
+    if _word(head, TYPE) != array or _word(head, FLAGS) & CONTIGUOUS != CONTIGUOUS:
         return False
-    return _word(head, FLAGS) & CONTIGUOUS == CONTIGUOUS
+    return _word(_word(head, KIND) + HEAD, KINDS_NUMBER) & OURS == _word(float32 + HEAD, KINDS_NUMBER) & OURS
 
 
 PLAIN = id(np.ndarray), id(FLOAT32)
+
+
+@numba.njit(forceinline=True)
+def writeable(address):
+    """May the array at an address be written to?"""
+    return _word(address + HEAD, FLAGS) & WRITEABLE != 0
 
 
 @numba.njit(forceinline=True)

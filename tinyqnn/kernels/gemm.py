@@ -59,8 +59,8 @@ SMALL = 4_000_000
 LARGE = 1 << 19  # numbers of a factor that would leave the nearer caches before it is read, packed for all
 SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
-TILE_ROWS = 5 if REGISTERS == 32 else 6  # of the tile that is widest where these have been chosen
-FEW = 60  # places: ten tiles and more
+TILE_ROWS = 5 if REGISTERS == 32 else 6  # of its tile: 20 registers for sums, or 12
+FEW = 60  # places: ten tiles or more
 
 
 @jit(inner=True)
@@ -152,8 +152,8 @@ def product_pixels(
         store_tile(acc, y, y_row, q, lanes)
 
 
-# More rows than 8 do not find room for their addresses in the processor's other registers; with so little to do in each
-# row as in the first, not more than 6.
+# More rows than 8 do not find room for their addresses in the processor's other registers. Of a single vector two steps
+# are unrolled into one, with twice the addresses: 6 rows there.
 _product1 = _make_product(6, 1)
 _product2 = _make_product(8 if REGISTERS == 32 else TILE_ROWS, 2)
 _product3 = _make_product(8 if REGISTERS == 32 else 4, 3)

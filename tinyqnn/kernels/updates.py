@@ -18,7 +18,7 @@ from itertools import chain
 import numpy as np
 
 from tinyqnn.kernels import use_reference
-from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain
+from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain, writeable
 from tinyqnn.kernels.ahead import ahead_of_writing
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, share
@@ -45,6 +45,8 @@ def _look_over(letter, count, columns, array, float32):
         at, param = ids[i], ids[i % count]
         if not plain(at, array, float32) or axes(at) != axes(param):
             return -1
+        if i < (columns - 1) * count and not writeable(at):
+            return -1
         size = 1
         for axis in range(axes(at)):
             size *= length(at, axis)
@@ -58,7 +60,8 @@ def _look_over(letter, count, columns, array, float32):
 class Row:
     """Parameters, what is remembered of each, and their gradients, as one row of numbers for the compiled loops.
 
-    serve   do these loops serve, which want contiguous float32, of one shape for each parameter?
+    serve   do these loops serve, which want contiguous float32, of one shape for each parameter, all but the gradients
+            to be written to?
 
     >>> Row([np.ones(3)], [np.ones(3)]).serve  # float64
     False

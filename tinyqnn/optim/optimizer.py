@@ -92,7 +92,10 @@ class Optimizer:
         self.param_groups.append(full)
 
     def step(self) -> None:
-        """Move every parameter that has a gradient, in place."""
+        """Move every parameter that has a gradient, in place.
+
+        Raises TypeError and ValueError, see `gradient`, before any parameter of the group is moved.
+        """
         if warmup.asked:
             warmup.meet(self)
         for group in self.param_groups:
@@ -105,9 +108,12 @@ class Optimizer:
     def gradient(self, p: Tensor) -> Array:
         """A parameter's gradient in the parameter's memory order, in which elementwise formulas are fastest.
 
-        Raises ValueError if the gradient, or what is remembered, is of another shape than the parameter.
+        Raises TypeError if it is no array, and ValueError if it, or what is remembered, is of another shape than the
+        parameter.
         """
         grad: Any = p.grad
+        if not isinstance(grad, (np.ndarray, np.generic)):
+            raise TypeError(f"a gradient is a NumPy array, got {type(grad).__name__}; set .grad to an array, or None")
         if grad.shape != p.shape:
             raise ValueError(
                 f"a parameter of shape {p.shape} has a gradient of shape {grad.shape}; "
@@ -120,7 +126,7 @@ class Optimizer:
                     "make a new optimizer for it"
                 )
         if grad.strides == p.data.strides:
-            return grad
+            return np.asarray(grad)
         ordered = np.empty_like(p.data)
         ordered[...] = grad
         return ordered
