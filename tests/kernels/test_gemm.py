@@ -158,6 +158,15 @@ def test_a_layer_with_its_relu_gives_the_same_bits_in_one_call_and_in_parts(rng,
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+def test_a_biass_gradient_is_added_up_row_after_row(rng, rows):
+    g = rng.normal(size=(rows, 37)).astype(np.float32)
+    expected = np.zeros(37, np.float32)
+    for row in g:
+        expected += row
+    np.testing.assert_array_equal(gemm.linear_grad(g, g, np.ones((37, 37), np.float32))[2], expected)
+
+
 def test_a_packed_factor_serves_float64_as_well(rng):
     a, b = rng.standard_normal((5, 40)), rng.standard_normal((40, 30)).astype(np.float32)
     y = gemm.matmul(a, gemm.packed(b))
