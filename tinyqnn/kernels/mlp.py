@@ -4,7 +4,8 @@
 
 No row of h asks for another row. So every thread takes some rows through all the layers by itself, and what it made in
 one layer lies in its own cache when it comes to the next; to fetch 50 kB from another core takes 5 µs, a third of the
-product. On the way back it is the same, with gₗ the gradient of what layer l makes before its ReLU:
+product. The next layer's weights, half of which another core has moved, are asked for meanwhile. On the way back it is
+the same, with gₗ the gradient of what layer l makes before its ReLU:
 
     gₗ₋₁ = gₗ Wₗ where hₗ₋₁ > 0, else 0
 
