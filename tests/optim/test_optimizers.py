@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinyqnn import Tensor, nn
-from tinyqnn.kernels import jit, updates, use_reference, using
+from tinyqnn.kernels import jit, updates, using
 from tinyqnn.optim import SGD, Adam
 from tinyqnn.optim.optimizer import BLOCK, blocks
 
@@ -377,7 +377,6 @@ def test_a_gradient_that_is_no_array_is_refused(gradient):
         SGD([w], lr=0.1).step()
 
 
-@pytest.mark.skipif(use_reference(), reason="there no row serves")
 def test_only_contiguous_float32_arrays_of_one_shape_each_make_a_row():
     def ones(*shape):
         return np.ones(shape, np.float32)

@@ -51,7 +51,7 @@ def mlp(input: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None
     """
     if len(weights) != len(biases) or not weights:
         raise ValueError(f"mlp: one bias, or None, for each weight, got {len(weights)} weights, {len(biases)} biases")
-    if len(weights) > 1:
+    if len(weights) > 1 and not kernels.use_reference():
         arrays = [w.data for w in weights], [None if b is None else b.data for b in biases]
         layers = kernels.mlp.Layers(input.data, *arrays)
         if layers.fit:

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.gemm import SMALL, SMALL_DEPTH, TILE_ROWS, column_sums, multiply_small, pack_small
@@ -94,8 +93,7 @@ class Layers:
         n = len(weights)
         ids = [*map(id, weights), *[0 if b is None else id(b) for b in biases]]
         self.letter = np.array((0, 0, n, id(x), *[0] * (IDS - 4), *ids, *[0] * (3 * n + 1)), np.int64)
-        found: tuple[int, int] = (-1, 0) if use_reference() else _look_over(self.letter, *PLAIN)
-        work, self.hidden = found
+        work, self.hidden = _look_over(self.letter, *PLAIN)
         self.fit = work >= 0
         if self.fit:  # a thread shall take whole tiles of rows, and the first, who begins earlier, rather more
             threads = 1 if len(x) * work < FEW else get_num_threads()

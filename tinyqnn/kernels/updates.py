@@ -17,7 +17,6 @@ from itertools import chain
 
 import numpy as np
 
-from tinyqnn.kernels import use_reference
 from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain, writeable
 from tinyqnn.kernels.ahead import ahead_of_writing
 from tinyqnn.kernels.board import opened
@@ -71,9 +70,7 @@ class Row:
         self.arrays, count = (params, *others), len(params)
         ids = map(id, chain(*self.arrays))
         self.letter = np.array((0, count, 0, 0, *ids, *[0] * (count + 1)), np.int64)
-        self.total = -1
-        if not use_reference():
-            self.total = _look_over(self.letter, count, len(self.arrays), *PLAIN)
+        self.total = _look_over(self.letter, count, len(self.arrays), *PLAIN)
         self.serve = self.total >= 0
 
     def move(self, kernel: ByLetter, numbers: Sequence[float], nesterov: bool = False) -> None:

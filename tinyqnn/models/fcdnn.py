@@ -43,9 +43,10 @@ class FCDNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = x if x.ndim == 2 else x.flatten(1)
-        first, *hidden, last = layers = list(self.layers.children())
+        layers = list(self.layers.children())
         if not self.residual:
             return nn.mlp(layers, F.relu, h)
+        first, *hidden, last = layers
         h = nn.linear_relu(first, F.relu, h)
         for layer in hidden:
             h = (h + nn.linear_relu(layer, F.relu, h)) * 0.5

@@ -258,13 +258,13 @@ def mlp(linears: Sequence[Module], relu: Any, x: Tensor) -> Tensor:
     >>> mlp([Linear(1, 2), Linear(2, 3)], ReLU(), Tensor([[0.0]])).shape
     (1, 3)
     """
-    if wants_parts() or {*map(type, linears)} != {Linear} or not _is_relu(relu):
+    if wants_parts() or [*map(type, linears)].count(Linear) < len(linears) or not _is_relu(relu):
         *hidden, last = linears
         for linear in hidden:
             x = linear_relu(linear, relu, x)
         return last(x)
-    parameters: list[dict[str, Any]] = [linear._parameters for linear in linears]  # found sooner than as attributes
-    return F.mlp(x, [p["weight"] for p in parameters], [p["bias"] for p in parameters])
+    weights: list[Any] = [linear._parameters["weight"] for linear in linears]  # found sooner than as attributes
+    return F.mlp(x, weights, [linear._parameters["bias"] for linear in linears])
 
 
 def _is_relu(relu: Any) -> bool:

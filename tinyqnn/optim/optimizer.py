@@ -100,7 +100,7 @@ class Optimizer:
             warmup.meet(self)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if params and not self.update_all(params, group):
+            if params and (kernels.use_reference() or not self.update_all(params, group)):
                 moving = [(p.data, self.gradient(p), self.state[p]) for p in params]
                 for param, grad, state in moving:
                     self.update(param, grad, state, group)
@@ -132,7 +132,10 @@ class Optimizer:
         return ordered
 
     def update_all(self, params: list[Tensor], group: Group) -> bool:
-        """Move all these parameters of a group, at least one, if that can be done at once; have they been moved?"""
+        """Move all these parameters of a group, at least one, in compiled loops if those serve; have they been moved?
+
+        The reading copy does not ask.
+        """
         return False
 
     def row(self, params: list[Tensor], *names: str) -> Row:
