@@ -57,7 +57,7 @@ ROW_BLOCK = 240
 # each factor, of 50 kB, from the other core that made it; and all it makes has to go back.
 SMALL = 4_000_000
 LARGE = 1 << 19  # numbers of a factor that would leave the nearer caches before it is read, packed for all
-SMALL_DEPTH = 1024  # and the numbers of k that go well in one block
+SMALL_DEPTH = 2048  # and the numbers of k that go well in one block
 WIDEST = 4 if REGISTERS == 32 else 2  # vectors in the widest panel
 TILE_ROWS = 5 if REGISTERS == 32 else 6  # of its tile: 20 registers for sums, or 12
 FEW = 60  # places: ten tiles or more
@@ -345,12 +345,11 @@ def multiply_small(a, stride_i, stride_k, rows, depth, b, pitch, cols, bias, rel
 @jit
 def _multiply_once(a, stride_i, stride_k, rows, depth, b, stride_b, stride_n, cols, packed, bias, relu, y):
     """`multiply_small`, with b packed first if there is room for it."""
-    nothing = y[:0]
+    right, pitch = b, stride_b
     if len(packed):
         pack_small(b, stride_b, stride_n, depth, cols, packed)
-        multiply_small(a, stride_i, stride_k, rows, depth, packed, np.int64(0), cols, bias, relu, y, nothing)
-    else:
-        multiply_small(a, stride_i, stride_k, rows, depth, b, stride_b, cols, bias, relu, y, nothing)
+        right, pitch = packed, 0
+    multiply_small(a, stride_i, stride_k, rows, depth, right, pitch, cols, bias, relu, y, y[:0])
 
 
 def _step(depth: int) -> int:
@@ -486,20 +485,13 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, relu: b
 
 @jit
 def column_sums(first, last, g, n_out, gb):
-    """gb[j] = Σ_i g[i, j] for columns first … last; four rows at a time, so that a sum is seldom written."""
-    sums, row, span = gb[first:last], first, last - first
+    """gb[j] = Σ_i g[i, j] for columns first … last."""
+    sums = gb[first:last]
     sums[:] = 0.0
-    while row + 3 * n_out + span <= len(g):
-        g0, g1 = g[row : row + span], g[row + n_out : row + n_out + span]
-        g2, g3 = g[row + 2 * n_out : row + 2 * n_out + span], g[row + 3 * n_out : row + 3 * n_out + span]
-        for j in range(span):
-            sums[j] = (((sums[j] + g0[j]) + g1[j]) + g2[j]) + g3[j]
-        row += 4 * n_out
-    while row < len(g):
-        line = g[row : row + span]
-        for j in range(span):
+    for row in range(0, len(g), n_out):
+        line = g[row + first : row + last]
+        for j in range(len(sums)):
             sums[j] += line[j]
-        row += n_out
 
 
 @jit

@@ -230,8 +230,9 @@ class _Pool:
         self.local = _Local()
 
     def alone(self) -> bool:
-        """Is there nobody to share with? A helper's own loops are not shared again."""
-        return self.threads == 1 or self.local.inside
+        """Is there nobody to share with? A helper's own loops are not shared again, and a second process that compiles
+        leaves helpers no core: whoever shared with them would wait until the system lets them run."""
+        return self.threads == 1 or bool(warmup.asked) or self.local.inside
 
     def begin(self, call: Callable[[np.ndarray], object], items: int, hold: int) -> _Job:
         """Make the job to come the one to work on, and wake who sleeps."""
