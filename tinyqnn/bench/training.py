@@ -259,10 +259,10 @@ def _started(name: str, engines: tuple[str, ...], threads: int, rounds: int, eva
         processes.append(process)
     for wire in wires.values():
         wire.recv()  # the first step, with all that is compiled in it
-    steps = {}
-    for engine, wire in wires.items():  # warm up, and see how many steps make a turn
-        wire.send(3)
-        steps[engine] = max(2, int(0.2 / min(wire.recv())))
+    steps = dict.fromkeys(wires, 3)
+    for engine, wire in 2 * [*wires.items()]:  # warm up, and see how many steps make a turn: the first few are slow
+        wire.send(steps[engine])
+        steps[engine] = max(2, int(0.2 / statistics.median(wire.recv())))
     results = {engine: Measured() for engine in engines}
     for _ in range(rounds):
         for engine, wire in wires.items():
