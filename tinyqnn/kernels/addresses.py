@@ -1,15 +1,17 @@
 """Any number of arrays for one kernel: by their addresses.
 
 Numba compiles a kernel anew for every number of arrays it is given, so one that takes a whole network's parameters gets
-a vector of addresses instead. Python has to keep the arrays alive, and contiguous is all that they may be.
+the address of a tuple instead. Python has to keep the tuple alive, and contiguous is all that the arrays may be.
 
-    p = np.array([*map(id, arrays)])      in Python
-    x = numbers_at(p[i], n)               in a kernel: the first n float32 numbers of array i
+    at = id(arrays)                       in Python, of a tuple
+    p = objects_at(at, len(arrays))       in a kernel: where each array is
+    x = numbers_at(p[i], n)               the first n float32 numbers of array i
 
-An `id` is where the array object is, and the one address that Python tells in no time. The object is a head, as every
-object of Python has it, whose last word is its type, and then, for an array, words that tell where its numbers are, how
-many axes there are, where their lengths and their strides stand, whose memory it is, the type of its numbers, and flags
-(NumPy's `PyArrayObject_fields`, which extensions are compiled with and so never changes).
+An `id` is where an object is, and the one address that Python tells in no time. The object is a head, as every object
+of Python has it, whose last word is its type. A tuple goes on with its length and ends with the addresses of what is in
+it. An array goes on with words that tell where its numbers are, how many axes there are, where their lengths and their
+strides stand, whose memory it is, the type of its numbers, and flags (NumPy's `PyArrayObject_fields`, which extensions
+are compiled with and so never changes).
 """
 
 # mypy: allow-untyped-defs
@@ -25,7 +27,7 @@ from numba.extending import intrinsic
 
 from tinyqnn.kernels import use_reference
 
-__all__ = ["PLAIN", "address", "axes", "fast", "length", "numbers_at", "plain", "writeable"]
+__all__ = ["PLAIN", "address", "axes", "fast", "length", "numbers_at", "objects_at", "plain", "writeable"]
 
 FLOAT32 = np.dtype(np.float32)  # to compare with this takes half as long as with the type
 
@@ -56,7 +58,7 @@ def address(array: np.ndarray) -> int:
         return array.ctypes.data
 
 
-HEAD = object.__basicsize__  # bytes
+HEAD, TUPLE = object.__basicsize__, tuple.__basicsize__  # bytes; a tuple's are those before its first object
 TYPE, AXES, LENGTHS, KIND, FLAGS = -1, 1, 2, 5, 6  # words from the head's end on
 CONTIGUOUS, WRITEABLE = 0x101, 0x400  # flags: in C's order, and where a number may begin; may be written to
 KINDS_NUMBER = 1  # the word of a type of numbers that says which it is, but for a byte of flags
@@ -79,6 +81,22 @@ def _numbers_of(typingctx: Any, address: Any) -> Any:
 def numbers_at(address, size):
     """The first `size` float32 numbers of the array at an address, in compiled code."""
     return numba.carray(_numbers_of(address), (size,))
+
+
+@intrinsic
+def _objects_of(typingctx: Any, address: Any) -> Any:
+    """Where the addresses stand of what is in the tuple at `address`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(builder.add(args[0], args[0].type(TUPLE)), context.get_value_type(sig.return_type))
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
+@numba.njit(forceinline=True)
+def objects_at(address, count):
+    """Where the first `count` objects are of the tuple at an address, in compiled code."""
+    return numba.carray(_objects_of(address), (count,))
 
 
 @intrinsic

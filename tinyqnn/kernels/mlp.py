@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain
+from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, objects_at, plain
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.gemm import SMALL, SMALL_DEPTH, TILE_ROWS, column_sums, multiply_small, pack_small
 from tinyqnn.kernels.jit import ByLetter, aligned, get_num_threads, jit, scratch, share
@@ -40,37 +40,31 @@ Array = np.ndarray
 FEW = 400_000  # multiplications that one thread has done before a second would help
 PARTS = 2  # of a layer's outputs, when threads share gradients of weights
 
-# The letter of both kernels: rows of a strip, the input's rows, layers; arrays, by their `id`; are gradients of weights
-# wanted; and from IDS on, for each layer, its weights, its biases (or 0), and their gradients, and last all sizes.
-SIZE, ROWS, LAYERS, X, HIDDEN, Y, KEPT, GRAD_X, NEED_W, IDS = range(10)
-
-
-@jit(inner=True)
-def _parts(letter):
-    """Of each layer the addresses of its weights, of its biases, and of their gradients; and the sizes from x to y."""
-    n = letter[LAYERS]
-    ids = letter[IDS : IDS + 4 * n]
-    return ids[:n], ids[n : 2 * n], ids[2 * n : 3 * n], ids[3 * n :], letter[IDS + 4 * n :][: n + 1]
+# The letter of both kernels: layers; by their `id`, the input, a tuple of all weights and all biases, and None; the
+# input's rows, rows of a strip; more arrays by their `id`, and a tuple of the gradients of weights and of biases, or 0
+# if they are not wanted; and from SIZES on the sizes from x to y.
+LAYERS, X, PARAMETERS, NONE, ROWS, STRIP, HIDDEN, Y, KEPT, GRAD_X, GRADIENTS, SIZES = range(12)
 
 
 @jit
 def _look_over(letter, array, float32):
     """Fill in the sizes; multiplications for each row, or −1 if this is not for one call, and the hidden outputs."""
-    x, layers, work, outputs = letter[X], letter[LAYERS], 0, 0
+    x, layers, sizes, work, outputs = letter[X], letter[LAYERS], letter[SIZES:], 0, 0
+    parameters = objects_at(letter[PARAMETERS], 2 * layers)
     if not plain(x, array, float32) or axes(x) != 2:
         return -1, 0
     rows, n_in = length(x, 0), length(x, 1)
     letter[ROWS] = rows
     for layer in range(layers + 1):
-        letter[IDS + 4 * layers + layer] = n_in
+        sizes[layer] = n_in
         if not 0 < n_in <= SMALL_DEPTH:
             return -1, 0
         if layer < layers:
-            w, b = letter[IDS + layer], letter[IDS + layers + layer]
+            w, b = parameters[layer], parameters[layers + layer]
             if not plain(w, array, float32) or axes(w) != 2 or length(w, 1) != n_in:
                 return -1, 0
             n_out = length(w, 0)
-            if b and (not plain(b, array, float32) or axes(b) != 1 or length(b, 0) != n_out):
+            if b != letter[NONE] and (not plain(b, array, float32) or axes(b) != 1 or length(b, 0) != n_out):
                 return -1, 0
             if rows * n_in * n_out >= SMALL:
                 return -1, 0
@@ -90,14 +84,14 @@ class Layers:
 
     def __init__(self, x: Array, weights: Sequence[Array], biases: Sequence[Array | None]) -> None:
         self.x, self.weights, self.biases = x, weights, biases
-        n = len(weights)
-        ids = [*map(id, weights), *[0 if b is None else id(b) for b in biases]]
-        self.letter = np.array((0, 0, n, id(x), *[0] * (IDS - 4), *ids, *[0] * (3 * n + 1)), np.int64)
+        self.parameters = (*weights, *biases)
+        self.letter = np.zeros(SIZES + len(weights) + 1, np.int64)
+        self.letter[:ROWS] = len(weights), id(x), id(self.parameters), id(None)
         work, self.hidden = _look_over(self.letter, *PLAIN)
         self.fit = work >= 0
         if self.fit:  # a thread shall take whole tiles of rows, and the first, who begins earlier, rather more
             threads = 1 if len(x) * work < FEW else get_num_threads()
-            self.letter[SIZE] = size = -(-len(x) // (threads * TILE_ROWS)) * TILE_ROWS
+            self.letter[STRIP] = size = -(-len(x) // (threads * TILE_ROWS)) * TILE_ROWS
             self.strips = -(-len(x) // size)
 
     def __reduce__(self) -> Any:
@@ -118,8 +112,9 @@ def _room(sizes, rows):
 def _forward(at, told):
     """Rows, in strips of `size`, through all layers. The hidden outputs, layer after layer, come to lie in `hidden`."""
     seat, letter = opened(at, told)
-    size, rows, layers = letter[SIZE], letter[ROWS], letter[LAYERS]
-    weights, biases, _, _, sizes = _parts(letter)
+    size, rows, layers, sizes = letter[STRIP], letter[ROWS], letter[LAYERS], letter[SIZES:][: letter[LAYERS] + 1]
+    weights = objects_at(letter[PARAMETERS], 2 * layers)
+    biases = weights[layers:]
     x, y = numbers_at(letter[X], rows * sizes[0]), numbers_at(letter[Y], rows * sizes[layers])
     hidden, none, one = numbers_at(letter[HIDDEN], rows * sizes[1:layers].sum()), np.int64(0), np.int64(1)
     zeros, room, strip = np.zeros(SMALL_DEPTH, np.float32), _room(sizes, rows), take(seat)
@@ -130,7 +125,7 @@ def _forward(at, told):
             n_in, n_out, relu = sizes[layer], sizes[layer + 1], layer + 1 < layers
             made = (hidden[begin:] if relu else y)[first * n_out : last * n_out]
             next_weights = numbers_at(weights[layer + 1], n_out * sizes[layer + 2]) if relu else y[:0]
-            bias = numbers_at(biases[layer], n_out) if biases[layer] else zeros
+            bias = zeros if biases[layer] == letter[NONE] else numbers_at(biases[layer], n_out)
             pack_small(numbers_at(weights[layer], n_in * n_out), one, n_in, n_in, n_out, room)
             multiply_small(h, n_in, one, last - first, n_in, room, none, n_out, bias, relu, made, next_weights)
             h = made
@@ -180,8 +175,8 @@ def _back_to_weights(layer, part, fresh, rows, sizes, room, zeros, x, hidden, g,
 def _backward(at, told):
     """First all rows, then all weights, and a second thread is there for both."""
     seat, letter = opened(at, told)
-    size, rows, layers = letter[SIZE], letter[ROWS], letter[LAYERS]
-    weights, _, gw, gb, sizes = _parts(letter)
+    size, rows, layers, sizes = letter[STRIP], letter[ROWS], letter[LAYERS], letter[SIZES:][: letter[LAYERS] + 1]
+    weights, gw = objects_at(letter[PARAMETERS], layers), objects_at(letter[GRADIENTS], 2 * layers)
     of_all, zeros = rows * sizes[1:layers].sum(), np.zeros(SMALL_DEPTH, np.float32)
     x, g = numbers_at(letter[X], rows * sizes[0]), numbers_at(letter[Y], rows * sizes[layers])
     hidden, kept = numbers_at(letter[HIDDEN], of_all), numbers_at(letter[KEPT], of_all)
@@ -191,12 +186,12 @@ def _backward(at, told):
         first, last = strip * size, min(strip * size + size, rows)
         _back_through_rows(first, last, rows, sizes, weights, room, zeros, hidden, g, kept, gx)
         strip = take(seat)
-    if letter[NEED_W]:
+    if letter[GRADIENTS]:
         weights_seat, ready = again(seat, mine, PARTS * layers), np.int64(-1)
         item = take(weights_seat)
         while item >= 0:
             layer, part = item // PARTS, item % PARTS
-            _back_to_weights(layer, part, layer != ready, rows, sizes, room, zeros, x, hidden, g, kept, gw, gb)
+            _back_to_weights(layer, part, layer != ready, rows, sizes, room, zeros, x, hidden, g, kept, gw, gw[layers:])
             ready, item = layer, take(weights_seat)
         finish(weights_seat)
     leave(seat)
@@ -230,9 +225,7 @@ def backward(
     gx = np.empty_like(layers.x) if need_x else None
     gw = [np.empty_like(w) for w in layers.weights] if need_w else []
     gb = [np.empty(len(w), np.float32) for w in gw]
-    letter[HIDDEN:IDS] = id(hidden), id(g), id(kept), 0 if gx is None else id(gx), need_w
-    if need_w:
-        first = IDS + 2 * len(gw)
-        letter[first : first + 2 * len(gw)] = [*map(id, gw), *map(id, gb)]
+    gradients = (*gw, *gb)
+    letter[HIDDEN:SIZES] = id(hidden), id(g), id(kept), id(gx) if need_x else 0, id(gradients) if need_w else 0
     share(_backward, layers.strips, letter)
     return gx, gw, gb

@@ -17,7 +17,7 @@ from itertools import chain
 
 import numpy as np
 
-from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, plain, writeable
+from tinyqnn.kernels.addresses import PLAIN, axes, length, numbers_at, objects_at, plain, writeable
 from tinyqnn.kernels.ahead import ahead_of_writing
 from tinyqnn.kernels.board import opened
 from tinyqnn.kernels.jit import ByLetter, get_num_threads, jit, share
@@ -33,27 +33,32 @@ PIECE = 512  # numbers, of which the next are asked for while these are moved
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
 
 
-IDS = 4  # where a letter's `id`s begin
+# The letter of both kernels: items, parameters; arrays, by their `id`; an option; and from ENDS on, where each ends.
+ITEMS, COUNT, ARRAYS, RATES, NESTEROV, ENDS = range(6)
 
 
 @jit
-def _look_over(letter, count, columns, array, float32):
-    """Fill in where each parameter of a `Row` ends; how many numbers those are, or −1 if the row does not serve."""
-    ids, ends = letter[IDS : IDS + columns * count], letter[IDS + columns * count :]
-    for i in range(len(ids)):
-        at, param = ids[i], ids[i % count]
+def _look_over(letter, columns, array, float32):
+    """Fill in where each parameter of a `Row` ends; how many numbers those are, or −1 if the row does not serve; and
+    does a parameter stand in for what is not remembered yet?"""
+    count, ends, first = letter[COUNT], letter[ENDS:], False
+    arrays = objects_at(letter[ARRAYS], columns * count)
+    for i in range(len(arrays)):
+        at, param = arrays[i], arrays[i % count]
         if not plain(at, array, float32) or axes(at) != axes(param):
-            return -1
-        if i < (columns - 1) * count and not writeable(at):
-            return -1
+            return -1, first
+        if i < (columns - 1) * count:  # all but a gradient
+            if not writeable(at):
+                return -1, first
+            first |= i >= count and at == param
         size = 1
         for axis in range(axes(at)):
             size *= length(at, axis)
             if length(at, axis) != length(param, axis):
-                return -1
+                return -1, first
         if i < count:
             ends[i + 1] = ends[i] + size
-    return ends[count]
+    return ends[count], first
 
 
 class Row:
@@ -61,24 +66,25 @@ class Row:
 
     serve   do these loops serve, which want contiguous float32, of one shape for each parameter, all but the gradients
             to be written to?
+    first   does a parameter stand in for what is not remembered of it yet?
 
     >>> Row([np.ones(3)], [np.ones(3)]).serve  # float64
     False
     """
 
     def __init__(self, params: Sequence[Array], *others: Sequence[Array]) -> None:
-        self.arrays, count = (params, *others), len(params)
-        ids = map(id, chain(*self.arrays))
-        self.letter = np.array((0, count, 0, 0, *ids, *[0] * (count + 1)), np.int64)
-        self.total = _look_over(self.letter, count, len(self.arrays), *PLAIN)
+        count, self.arrays = len(params), (*params, *chain(*others))
+        self.letter = np.zeros(ENDS + count + 1, np.int64)
+        self.letter[COUNT], self.letter[ARRAYS] = count, id(self.arrays)
+        self.total, self.first = _look_over(self.letter, 1 + len(others), *PLAIN)
         self.serve = self.total >= 0
 
     def move(self, kernel: ByLetter, numbers: Sequence[float], nesterov: bool = False) -> None:
         """Have a kernel move the parameters, on all threads if there is enough to do."""
-        threads, told = get_num_threads(), np.array(numbers, np.float32)
+        threads, rates = get_num_threads(), np.array(numbers, np.float32)
         few, some = self.total <= FEW, self.total <= threads * CHUNK
-        self.letter[0] = items = 1 if few else 2 * threads if some else -(-self.total // CHUNK)
-        self.letter[2], self.letter[3] = id(told), nesterov
+        self.letter[ITEMS] = items = 1 if few else 2 * threads if some else -(-self.total // CHUNK)
+        self.letter[RATES], self.letter[NESTEROV] = id(rates), nesterov
         share(kernel, items, self.letter)
 
 
@@ -117,10 +123,10 @@ def _sgd(ps, gs, ms, lr, momentum, fresh, decay, nesterov):
 @ByLetter
 def _sgd_of_all(at, told):
     seat, letter = opened(at, told)
-    items, count, rates, nesterov = letter[0], letter[1], numbers_at(letter[2], 3 + letter[1]), letter[3] != 0
-    p, m, g = letter[IDS:], letter[IDS + count :], letter[IDS + 2 * count :]
-    ends = letter[IDS + 3 * count :][: count + 1]
-    item = take(seat)
+    items, count, nesterov = letter[ITEMS], letter[COUNT], letter[NESTEROV] != 0
+    rates, ends = numbers_at(letter[RATES], 3 + count), letter[ENDS:][: count + 1]
+    p = objects_at(letter[ARRAYS], 3 * count)
+    m, g, item = p[count:], p[2 * count :], take(seat)
     while item >= 0:
         for i in range(count):
             a, b = _overlap(item, items, ends, i)
@@ -167,11 +173,11 @@ def _adam(ps, gs, ms, vs, beta1, rest1, beta2, rest2, decay, correction, eps, ra
 @ByLetter
 def _adam_of_all(at, told):
     seat, letter = opened(at, told)
-    items, count, numbers = letter[0], letter[1], numbers_at(letter[2], 6 + 2 * letter[1])
+    items, count, numbers = letter[ITEMS], letter[COUNT], numbers_at(letter[RATES], 6 + 2 * letter[COUNT])
     beta1, rest1, beta2, rest2, decay, eps = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     corrections, rates = numbers[6 : 6 + count], numbers[6 + count :]
-    p, m, v = letter[IDS:], letter[IDS + count :], letter[IDS + 2 * count :]
-    g, ends, item = letter[IDS + 3 * count :], letter[IDS + 4 * count :][: count + 1], take(seat)
+    p, ends, item = objects_at(letter[ARRAYS], 4 * count), letter[ENDS:][: count + 1], take(seat)
+    m, v, g = p[count:], p[2 * count :], p[3 * count :]
     while item >= 0:
         for i in range(count):
             a, b = _overlap(item, items, ends, i)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ class Adam(Optimizer):
         if not row.serve:
             return False
         corrections, rates = zip(*[self.remember(p.data, self.state[p], group) for p in params])
-        if any(map(is_, *row.arrays[:2])):  # somebody's first step
+        if row.first:  # somebody's first step
             row = self.row(params, "exp_avg", "exp_avg_sq")
         beta1, beta2 = map(float, group["betas"])
         decay, eps = float(group["weight_decay"]), float(group["eps"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_
-
 import numpy as np
 
 from tinyqnn import kernels
@@ -57,7 +55,7 @@ class SGD(Optimizer):
         if not row.serve:
             return False
         fresh = [1.0 - float(group["dampening"])] * len(params)
-        if group["momentum"] and any(map(is_, *row.arrays[:2])):  # somebody's first step
+        if group["momentum"] and row.first:  # somebody's first step
             fresh = [self.remember(p.data, self.state[p], group) for p in params]
             row = self.row(params, "momentum_buffer")
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
