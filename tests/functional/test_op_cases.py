@@ -543,6 +543,8 @@ class TestLosses:
             ((2, 3), [0, 1, 2], ValueError, r"wants a target of shape \(2,\), got \(3,\)"),
             ((2, 3, 4), [0, 1], ValueError, r"wants a target of shape \(2, 4\)"),
             ((), [0], ValueError, r"wants logits with an axis of classes"),
+            ((2, 0), [-100, -100], ValueError, r"logits of one class or more, got shape \(2, 0\)"),
+            ((0,), -100, ValueError, r"logits of one class or more, got shape \(0,\)"),
             ((2, 3), [0, 3], ValueError, "target 3 is no class: the input has classes 0 … 2"),
             ((2, 3), [0, -1], ValueError, "target -1 is no class"),
             ((3, 3), [0, 5, 4], ValueError, "target 5 is no class"),

@@ -75,6 +75,8 @@ def cross_entropy(input: Tensor, target: Tensor | Array | Any, ignore_index: int
     if not shape:
         raise ValueError("cross_entropy wants logits with an axis of classes, got a single number")
     classes, expected = (shape[0], ()) if len(shape) == 1 else (shape[1], shape[:1] + shape[2:])
+    if not classes:
+        raise ValueError(f"cross_entropy wants logits of one class or more, got shape {shape}")
     if targets.shape != expected:
         raise ValueError(f"input of shape {shape} wants a target of shape {expected}, got {targets.shape}")
     if len(shape) == 1:

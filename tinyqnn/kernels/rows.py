@@ -17,6 +17,7 @@ __all__ = ["add_rows", "check_class", "cross_entropy"]
 Array = np.ndarray
 
 TOGETHER = 256  # maxima that are kept side by side: several vectors, none of which waits for the one before
+FEW = 256  # classes, whose exponentials are not worth a walk of their own
 
 
 @jit(inner=True)
@@ -44,7 +45,16 @@ def _exponentials(row, top, out):
     return total
 
 
-@jit(error_model="numpy")
+@jit(inner=True, error_model="numpy")
+def _to_gradient(out, total, target, share):
+    """From exponentials, and the sum of all, to a row's share of the gradient."""
+    factor = np.float32(share) / total
+    for j in range(len(out)):
+        out[j] *= factor
+    out[target] -= np.float32(share)
+
+
+@jit
 def _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad):
     """Rows first … last, each in three walks: the largest, the exponentials, and their share of the sum."""
     tops = np.empty(TOGETHER, np.float32)
@@ -57,10 +67,7 @@ def _cross_entropy(x, targets, ignore_index, share, first, last, loss, grad):
         top = _largest(row, tops)
         total = _exponentials(row, top, out)
         loss[i] = np.log(total) + (top - row[target])
-        factor = np.float32(share) / total
-        for j in range(len(out)):
-            out[j] *= factor
-        out[target] -= np.float32(share)
+        _to_gradient(out, total, target, share)
 
 
 @jit
@@ -75,16 +82,42 @@ def _count(targets, classes, ignore_index):
     return n, wrong
 
 
+@jit(inner=True, fastmath={"reassoc"})
+def _sum(row):
+    total = np.float32(0)
+    for j in range(len(row)):
+        total += row[j]
+    return total
+
+
 @jit
 def _cross_entropy_at_once(x, targets, ignore_index, loss, grad):
-    """All rows, if there are few: the sum of their losses and what `_count` tells."""
+    """All rows, if there are few: the sum of their losses and what `_count` tells.
+
+    A row of few classes fills no vector, so all rows take each walk together.
+    """
     n, wrong = _count(targets, x.shape[1], ignore_index)
-    total = 0.0
-    if wrong < 0:
-        _cross_entropy(x, targets, ignore_index, 1 / max(n, 1), 0, len(x), loss, grad)
-        for i in range(len(x)):
-            total += loss[i]
-    return total, n, wrong
+    share, losses = 1 / max(n, 1), 0.0
+    if wrong >= 0:
+        return losses, n, wrong
+    for i in range(len(x)):
+        row, top = x[i], x[i, 0]
+        for j in range(len(row)):
+            top = row[j] if row[j] > top else top
+        for j in range(len(row)):
+            grad[i, j] = row[j] - top
+        loss[i] = top - row[targets[i]] if targets[i] != ignore_index else 0
+    exponents = grad.reshape(-1)
+    for j in range(len(exponents)):
+        exponents[j] = exp(exponents[j])
+    for i in range(len(x)):
+        if targets[i] == ignore_index:
+            grad[i] = 0
+            continue
+        total = _sum(grad[i])
+        losses += np.log(total) + loss[i]
+        _to_gradient(grad[i], total, targets[i], share)
+    return losses, n, wrong
 
 
 def cross_entropy(x: Array, targets: Array, ignore_index: int) -> tuple[float, Array]:
@@ -98,7 +131,7 @@ def cross_entropy(x: Array, targets: Array, ignore_index: int) -> tuple[float, A
     """
     x = np.ascontiguousarray(x)
     loss, grad = np.empty(len(x), np.float32), np.empty_like(x)
-    if x.size <= CHUNK:
+    if x.size <= CHUNK and x.shape[1] <= FEW:
         total, n, wrong = _cross_entropy_at_once(x, targets, ignore_index, loss, grad)
         check_class(targets, wrong, x.shape[1])
     else:
