@@ -33,14 +33,18 @@ PIECE = 512  # numbers, of which the next are asked for while these are moved
 TINY = np.finfo(np.float32).tiny  # the smallest number that is not denormal
 
 
-# The letter of both kernels: items, parameters; arrays, by their `id`; an option; and from ENDS on, where each ends.
+# The letter of both kernels: how many items and parameters; by their `id` the tuple of all arrays, column after column,
+# and the rates; is it Nesterov's rule; and from ENDS on where each parameter ends.
 ITEMS, COUNT, ARRAYS, RATES, NESTEROV, ENDS = range(6)
 
 
 @jit
 def _look_over(letter, columns, array, float32):
-    """Fill in where each parameter of a `Row` ends; how many numbers those are, or −1 if the row does not serve; and
-    does a parameter stand in for what is not remembered yet?"""
+    """Fill in where each parameter of a `Row` ends.
+
+    Returns how many numbers those are, −1 if the row does not serve; and does a parameter stand in for what is not
+    remembered yet?
+    """
     count, ends, first = letter[COUNT], letter[ENDS:], False
     arrays = objects_at(letter[ARRAYS], columns * count)
     for i in range(len(arrays)):
