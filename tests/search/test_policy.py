@@ -183,6 +183,16 @@ def test_what_is_no_policy_is_refused(text, tmp_path):
         Policy.load(tmp_path / "p.json")
 
 
+def test_what_is_no_file_of_a_policy_is_not_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^there is no file .*nowhere\.json$"):
+        Policy.load(tmp_path / "nowhere.json")
+    with pytest.raises(ValueError, match="is a folder, expected a policy"):
+        Policy.load(tmp_path)
+    (tmp_path / "long.json").write_text(" " * 100)
+    with pytest.raises(ValueError, match="100 bytes, more than the 99 believed of a policy"):
+        Policy.load(tmp_path / "long.json", max_bytes=99)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinyqnn import files
-from tinyqnn.files.atomic import PathLike
+from tinyqnn.files.atomic import PathLike, open_checked
 from tinyqnn.graph import Graph, GraphModule, average_bits, cost, generate
 from tinyqnn.graph.cost import FLOAT_BITS
 from tinyqnn.graph.generate import not_negative, quantize_edges
@@ -27,6 +27,7 @@ from tinyqnn.search.policy_file import read, write
 from tinyqnn.tensor import Tensor, no_grad
 
 ROLES = ("weights", "activations")
+MAX_BYTES = 1 << 26  # of a file; a vertex takes some hundred
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +191,10 @@ class Policy:
             file.write(self.to_json().encode("utf-8"))
 
     @classmethod
-    def load(cls, path: PathLike) -> Policy:
+    def load(cls, path: PathLike, max_bytes: int = MAX_BYTES) -> Policy:
         """The policy in a file. Raises FileNotFoundError, ValueError."""
-        with open(path, "rb") as file:
+        file, _ = open_checked(path, "a policy", max_bytes)
+        with file:
             content = file.read()
         try:
             return Policy.from_json(content.decode("utf-8"))
