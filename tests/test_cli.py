@@ -57,6 +57,13 @@ def test_wrong_arguments_say_what_was_probably_meant(line, words, capsys):
     assert all(word in error for word in [*words, "--help"])
 
 
+def test_where_nothing_is_like_it_nothing_is_guessed(capsys):
+    assert run("claims", "nowhere") == 2
+    error = capsys.readouterr().err
+    assert "choose from" in error
+    assert "did you mean" not in error
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

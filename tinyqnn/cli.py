@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings] + words
         for action in self._actions:
             known += [str(choice) for choice in action.choices or ()]
-        wrong = [word.strip("'\",:") for word in message.split()]
+        wrong = [word.strip("'\",:()") for word in message.split()]
         close = [match for word in wrong for match in difflib.get_close_matches(word, known, 1, 0.7) if match != word]
         hint = f"; did you mean {close[0]}?" if close else ""
         self.exit(2, f"{self.prog}: {message}{hint}\nsee {self.prog} --help\n")
